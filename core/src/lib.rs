@@ -1,0 +1,23 @@
+//! The sans-IO heart of LMX.
+#![no_std]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
+#[cfg(feature = "alloc")]
+pub mod broker;
+#[cfg(feature = "alloc")]
+pub mod client;
+mod config;
+mod id;
+mod key;
+pub mod storage;
+pub mod table;
+mod time;
+pub mod wire;
+
+pub use config::TableConfig;
+pub use id::{FencingToken, RequestId, SessionId};
+pub use key::{Key, KeyError};
+pub use table::{Acquire, Acquired, Event, Grant, LockTable, Mode, Wait, Want};
+pub use time::Instant;

@@ -1,0 +1,3 @@
+//! LMX: a networked lock service.
+
+pub use lmx_core as core;

@@ -1,0 +1,1 @@
+//! LMX over TCP and Unix sockets.
