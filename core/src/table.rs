@@ -158,6 +158,14 @@ impl<S: Storage> LockTable<S> {
         todo!()
     }
 
+    /// The first `count` events that were polled since the session was opened or last
+    /// resumed have arrived at its client. Polled events that were not confirmed are
+    /// polled again, in order, after [`resume`](Self::resume). A session without a resume
+    /// window confirms by polling.
+    pub fn confirm(&mut self, of: SessionId, count: u32) {
+        todo!()
+    }
+
     /// What is held and who waits on a key, `None` if nobody does either.
     #[must_use]
     pub fn inspect(&self, key: Key<'_>) -> Option<KeyView<'_>> {

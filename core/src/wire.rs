@@ -24,6 +24,10 @@ pub const MAGIC: [u8; 4] = *b"LMX\x01";
 pub struct Request<'a> {
     /// Chosen by the client, and in the reply; not zero.
     pub tag: u32,
+    /// Replies with tag zero that the client has received on this connection so
+    /// far: the broker may forget them. What it cannot forget when the connection
+    /// breaks, it sends again to the resumed session.
+    pub seen: u32,
     /// What is asked.
     #[serde(borrow)]
     pub body: Command<'a>,
