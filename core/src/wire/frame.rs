@@ -159,10 +159,10 @@ impl Decoder {
     /// # Errors
     ///
     /// When a length is zero or over the limit. There is no way on from here.
-    pub fn next_frame<'a>(
-        &'a mut self,
-        input: &mut &'a [u8],
-    ) -> Result<Option<&'a [u8]>, FrameError> {
+    pub fn next_frame<'d, 'i: 'd>(
+        &'d mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<&'d [u8]>, FrameError> {
         if self.lent {
             self.lent = false;
             self.partial.clear();
