@@ -322,6 +322,29 @@ pub enum Answer<'a> {
         /// What was wrong and what would be right.
         text: &'a str,
     },
+    /// To `ForceReleaseKey` and `Inspect`.
+    QueryRefused {
+        /// Why.
+        error: QueryError,
+    },
+}
+
+/// Why a question about a key was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// A key of no bytes.
+    #[error("the key is empty; a key has 1 to {max} bytes")]
+    KeyEmpty {
+        /// The limit.
+        max: u32,
+    },
+    /// A key of too many bytes.
+    #[error("the key is too long; a key has 1 to {max} bytes")]
+    KeyTooLong {
+        /// The limit.
+        max: u32,
+    },
 }
 
 /// What kind of fault ended a connection.
@@ -344,6 +367,8 @@ pub enum FaultKind {
     Idle,
     /// The peer does not read what it is sent.
     SlowReader,
+    /// Another connection has resumed this one's session.
+    TakenOver,
 }
 
 /// The fields of [`Answer::Welcome`].
@@ -445,8 +470,55 @@ pub struct Status {
     pub expiries: u64,
     /// Requests refused because of a limit, since the start.
     pub refused: u64,
-    /// Connections that ended because of a fault of the peer, since the start.
+    /// Connections that the broker ended because of a [`FaultKind`], since the start.
     pub faults: u64,
     /// How long nothing but reclaims is granted, if the broker has restarted.
     pub grace: Option<Duration>,
+    /// Connections since the start.
+    pub connections_total: u64,
+    /// Sessions opened since the start by the native protocol.
+    pub sessions_total: u64,
+    /// Sessions resumed by another connection since the start.
+    pub resumes: u64,
+    /// Requests refused because they may not wait.
+    pub refused_busy: u64,
+    /// Connections refused because of `connections_max`; part of `refused`, as all
+    /// the following up to `refused_bytes`.
+    pub refused_connections: u64,
+    /// Sessions refused because of `sessions_max`.
+    pub refused_sessions: u64,
+    /// Requests refused because of `keys_max`.
+    pub refused_keys: u64,
+    /// Requests refused because of `requests_max`.
+    pub refused_requests: u64,
+    /// Requests refused because of `requests_per_session_max`.
+    pub refused_requests_per_session: u64,
+    /// Requests refused for want of room for the bytes of keys and labels.
+    pub refused_bytes: u64,
+    /// Requests refused for what they ask: an empty key, a lease of zero, ...
+    pub refused_invalid: u64,
+    /// Requests refused because of others: a cycle of owners, an id in use, a
+    /// conflicting reclaim or upgrade.
+    pub refused_conflicts: u64,
+    /// Releases, renewals, cancels and conversions of what was not there to be.
+    pub refused_absent: u64,
+    /// Connections ended for [`FaultKind::Magic`]; part of `faults`, as all the
+    /// following.
+    pub faults_magic: u64,
+    /// Connections ended for [`FaultKind::Malformed`].
+    pub faults_malformed: u64,
+    /// Connections ended for [`FaultKind::FrameTooLong`].
+    pub faults_frame_too_long: u64,
+    /// Connections ended for [`FaultKind::OutOfOrder`].
+    pub faults_out_of_order: u64,
+    /// Connections ended for [`FaultKind::Unauthorized`].
+    pub faults_unauthorized: u64,
+    /// Connections ended for [`FaultKind::Full`].
+    pub faults_full: u64,
+    /// Connections ended for [`FaultKind::Idle`].
+    pub faults_idle: u64,
+    /// Connections ended for [`FaultKind::SlowReader`].
+    pub faults_slow_reader: u64,
+    /// Connections ended for [`FaultKind::TakenOver`].
+    pub faults_taken_over: u64,
 }

@@ -287,6 +287,13 @@ pub enum AcquireError {
     /// A reclaimed hold conflicts with one that is held.
     #[error("the hold cannot be reclaimed: it conflicts with one that is held")]
     ReclaimConflict,
+    /// A key of no bytes.
+    #[error("a key has at least one byte")]
+    KeyEmpty,
+    /// A reclaim outside of the grace period of a restarted broker, or in a session
+    /// whose ticket was not of before the restart.
+    #[error("the hold cannot be reclaimed: that is over, or was never this session's right")]
+    ReclaimTooLate,
 }
 
 /// What can be full.
