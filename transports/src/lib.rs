@@ -1,1 +1,3 @@
 //! LMX over TCP and Unix sockets.
+
+pub mod clock;
