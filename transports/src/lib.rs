@@ -1,3 +1,7 @@
 //! LMX over TCP and Unix sockets.
 
+pub mod broker;
 pub mod clock;
+pub mod net;
+
+pub use broker::{Broker, BrokerBuilder};

@@ -1,0 +1,259 @@
+//! The broker as a thing that runs: sockets in, the machine of `lmx-core` in the middle.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let broker = lmx_transports::Broker::builder().tcp("127.0.0.1", 0).bind().await?;
+//! println!("{}", broker.addresses()[0]);
+//! broker.stop().await?;
+//! # Ok(()) }
+//! ```
+
+mod config;
+mod drive;
+mod hub;
+mod socket;
+mod stream;
+
+pub use config::default_config;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lmx_core::broker::{BrokerConfig, ConnectError};
+use smol::io::{AsyncRead, AsyncWrite};
+
+use crate::net::{self, Address, ListenError, UnixListening};
+use hub::Hub;
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// It was given no address.
+    #[error("a broker needs an address to listen on: a TCP host and port, or the path of a socket")]
+    NoAddress,
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The system has no thread, poller or randomness for it.
+    #[error("cannot start the broker: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Why a broker ended without having been stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrokerError {
+    /// The readiness loop failed.
+    #[error("the broker's readiness loop failed: {0}")]
+    Poll(Arc<io::Error>),
+    /// A bug.
+    #[error("the broker's thread panicked; its log says where")]
+    Panicked,
+}
+
+/// A running broker. Dropping it stops it, too, but without waiting for the end.
+#[derive(Debug)]
+pub struct Broker {
+    hub: Arc<Hub>,
+    addresses: Vec<Address>,
+}
+
+impl Broker {
+    /// A broker to be configured.
+    #[must_use]
+    pub fn builder() -> BrokerBuilder {
+        BrokerBuilder::default()
+    }
+
+    /// Where it really listens, port 0 replaced by the kernel's choice.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The first TCP address it listens on.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.addresses.iter().find_map(|address| match address {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        })
+    }
+
+    /// Serves one connection over any stream, until it ends. Needs no particular executor.
+    ///
+    /// # Errors
+    ///
+    /// There are as many connections as there may be. (The stream is closed.)
+    pub async fn serve<S>(&self, stream: S) -> Result<(), ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        stream::serve(Arc::clone(&self.hub), stream).await
+    }
+
+    /// Tells every client, writes out what can be written, and ends.
+    ///
+    /// # Errors
+    ///
+    /// It had already ended, by itself.
+    pub async fn stop(self) -> Result<(), BrokerError> {
+        self.hub.request_stop();
+        self.hub.ended().await
+    }
+
+    /// Waits until the broker has ended, without stopping it.
+    ///
+    /// # Errors
+    ///
+    /// It ended by itself.
+    pub async fn ended(&self) -> Result<(), BrokerError> {
+        self.hub.ended().await
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.hub.request_stop();
+    }
+}
+
+/// A broker's configuration; [`bind`](Self::bind) starts it.
+#[derive(Debug)]
+pub struct BrokerBuilder {
+    tcp: Vec<(String, u16)>,
+    inherited: Vec<TcpListener>,
+    unix: Vec<PathBuf>,
+    unix_mode: u32,
+    allow_public: bool,
+    config: BrokerConfig,
+}
+
+impl Default for BrokerBuilder {
+    fn default() -> Self {
+        Self {
+            tcp: Vec::new(),
+            inherited: Vec::new(),
+            unix: Vec::new(),
+            unix_mode: 0o600,
+            allow_public: false,
+            config: default_config(),
+        }
+    }
+}
+
+impl BrokerBuilder {
+    /// Listens on a TCP port of every address of `host`; port 0 lets the kernel
+    /// choose. May be called several times.
+    #[must_use]
+    pub fn tcp(mut self, host: impl Into<String>, port: u16) -> Self {
+        self.tcp.push((host.into(), port));
+        self
+    }
+
+    /// Listens on a socket that is already open, inherited from a supervisor for example.
+    #[must_use]
+    pub fn listener(mut self, listener: TcpListener) -> Self {
+        self.inherited.push(listener);
+        self
+    }
+
+    /// Listens on a Unix socket. May be called several times.
+    #[must_use]
+    pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {
+        self.unix.push(path.into());
+        self
+    }
+
+    /// Permissions of the Unix sockets; 0600 unless told otherwise.
+    #[must_use]
+    pub fn unix_mode(mut self, mode: u32) -> Self {
+        self.unix_mode = mode;
+        self
+    }
+
+    /// Listens on addresses that other machines can reach even though no
+    /// authentication is set.
+    #[must_use]
+    pub fn allow_public(mut self, allow: bool) -> Self {
+        self.allow_public = allow;
+        self
+    }
+
+    /// The token that clients must show before anything else.
+    #[must_use]
+    pub fn auth_token(mut self, token: impl Into<Vec<u8>>) -> Self {
+        self.config.auth_token = Some(token.into());
+        self
+    }
+
+    /// All limits; begin with [`default_config`]. The seeds, the incarnation and the
+    /// first token in it are replaced by what the broker draws and remembers.
+    #[must_use]
+    pub fn config(mut self, config: BrokerConfig) -> Self {
+        let auth_token = self.config.auth_token.take();
+        self.config = config;
+        self.config.auth_token = self.config.auth_token.take().or(auth_token);
+        self
+    }
+
+    /// Starts the broker, on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// It cannot listen on one of its addresses, or the system has no thread for it.
+    pub async fn bind(self) -> Result<Broker, BindError> {
+        // Resolving names and touching files both block.
+        smol::unblock(move || self.bind_blocking()).await
+    }
+
+    fn bind_blocking(mut self) -> Result<Broker, BindError> {
+        if self.tcp.is_empty() && self.inherited.is_empty() && self.unix.is_empty() {
+            return Err(BindError::NoAddress);
+        }
+        let tcp = self.listen_tcp()?;
+        let unix = self
+            .unix
+            .iter()
+            .map(|path| net::listen_unix(path, self.unix_mode))
+            .collect::<Result<Vec<UnixListening>, _>>()?;
+        let mut addresses = Vec::new();
+        for listener in &tcp {
+            addresses.push(Address::Tcp(listener.local_addr()?));
+        }
+        addresses.extend(self.unix.iter().cloned().map(Address::Unix));
+
+        config::draw_seeds(&mut self.config)?;
+        let hub = drive::start(self.config, tcp, unix)?;
+        Ok(Broker { hub, addresses })
+    }
+
+    fn listen_tcp(&mut self) -> Result<Vec<TcpListener>, BindError> {
+        let may_be_public = self.allow_public || self.config.auth_token.is_some();
+        let check = |address: SocketAddr| {
+            if may_be_public || is_private(address.ip()) {
+                Ok(())
+            } else {
+                Err(ListenError::Public { address })
+            }
+        };
+        let mut listeners = std::mem::take(&mut self.inherited);
+        for listener in &listeners {
+            check(listener.local_addr()?)?;
+            listener.set_nonblocking(true)?;
+        }
+        for (host, port) in &self.tcp {
+            let resolved = net::resolve(host, *port)?;
+            resolved.iter().copied().try_for_each(check)?;
+            listeners.extend(net::listen_tcp_any(&resolved)?);
+        }
+        Ok(listeners)
+    }
+}
+
+fn is_private(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}

@@ -1,0 +1,203 @@
+//! The readiness loop: one thread that sleeps until a socket or the machine has something.
+//!
+//! It is a plain loop over the system's poller rather than tasks on an executor. What
+//! decides a lock broker's speed is system calls and wake-ups: here a request costs one
+//! read and one write, the poller is asked once for many requests, its registration of
+//! a socket is made once (edge-triggered), and no task is scheduled. async-io, whose
+//! interest in a socket is re-armed after every event, pays one more system call for
+//! each request. Streams that the loop cannot watch (TLS, in-memory) are driven by
+//! tasks, in `stream.rs`, on any executor.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use lmx_core::Instant;
+use lmx_core::broker::BrokerConfig;
+use mio::{Events, Poll, Token, Waker};
+
+use super::BrokerError;
+use super::hub::{Hub, State};
+use super::socket::Listener;
+use crate::clock;
+use crate::net::{UnixClaim, UnixListening};
+
+/// Sockets looked at in one round.
+const EVENTS_MAX: usize = 256;
+/// Bytes read from one socket in one round.
+const READ_BYTES_MAX: usize = 64 * 1024;
+/// Connections accepted in one round.
+const ACCEPT_MAX: usize = 64;
+/// Out of descriptors, try again after this even if none was given back here.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long peers have to read the broker's last words.
+const STOP_MAX: Duration = Duration::from_secs(1);
+
+const WAKE: Token = Token(usize::MAX);
+/// Listeners count down from here, sockets up from zero.
+const LISTENERS: usize = usize::MAX - 1;
+
+/// Starts the loop's thread.
+pub(super) fn start(
+    config: BrokerConfig,
+    tcp: Vec<TcpListener>,
+    unix: Vec<UnixListening>,
+) -> io::Result<Arc<Hub>> {
+    let poll = Poll::new()?;
+    let mut listeners = Vec::new();
+    let mut claims = Vec::new();
+    for listener in tcp {
+        listeners.push(Listener::Tcp(mio::net::TcpListener::from_std(listener)));
+    }
+    for UnixListening { listener, claim } in unix {
+        listeners.push(Listener::Unix(mio::net::UnixListener::from_std(listener)));
+        claims.push(claim);
+    }
+    for (position, listener) in listeners.iter_mut().enumerate() {
+        listener.register(poll.registry(), Token(LISTENERS - position))?;
+    }
+    let listeners = listeners
+        .into_iter()
+        .map(|listener| Accepting {
+            listener,
+            is_ready: false,
+        })
+        .collect();
+    let (ending, ended) = async_channel::bounded(1);
+    let hub = Arc::new(Hub::new(
+        config,
+        poll.registry().try_clone()?,
+        Waker::new(poll.registry(), WAKE)?,
+        ended,
+    ));
+    let drive = Drive {
+        hub: Arc::clone(&hub),
+        poll,
+        listeners,
+        claims,
+        paused_until: None,
+        buffer: vec![0; READ_BYTES_MAX].into_boxed_slice(),
+        _ending: ending,
+    };
+    thread::Builder::new()
+        .name("lmx-broker".to_owned())
+        .spawn(move || drive.run())?;
+    Ok(hub)
+}
+
+struct Drive {
+    hub: Arc<Hub>,
+    poll: Poll,
+    listeners: Vec<Accepting>,
+    claims: Vec<UnixClaim>,
+    /// Set while the process is out of descriptors.
+    paused_until: Option<Instant>,
+    buffer: Box<[u8]>,
+    /// Closes its channel when the thread ends, however it does.
+    _ending: async_channel::Sender<()>,
+}
+
+struct Accepting {
+    listener: Listener,
+    /// There may be connections to accept.
+    is_ready: bool,
+}
+
+impl Drive {
+    fn run(mut self) {
+        let result = self.serve();
+        if let Err(error) = &result {
+            tracing::error!(%error, "the broker ends");
+        }
+        let hub = Arc::clone(&self.hub);
+        hub.lock().cut(clock::now());
+        hub.set_result(result);
+    }
+
+    fn serve(&mut self) -> Result<(), BrokerError> {
+        let hub = Arc::clone(&self.hub);
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut stop_at = None;
+        loop {
+            let timeout = {
+                let mut state = hub.lock();
+                state.handle_timeout(clock::now());
+                state.read_hungry(&mut self.buffer);
+                self.accept(&mut state);
+                let now = clock::now();
+                if stop_at.is_none() && hub.is_stop_requested() {
+                    stop_at = Some(now + STOP_MAX);
+                    self.listeners.clear();
+                    self.claims.clear();
+                    state.machine.stop(now);
+                    state.settle(now);
+                }
+                if stop_at.is_some_and(|at| at <= now || state.is_quiet()) {
+                    return Ok(());
+                }
+                state.sleep(now, self.paused_until.or(stop_at))
+            };
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(BrokerError::Poll(Arc::new(error))),
+            }
+            let mut state = hub.lock();
+            for event in &events {
+                let Token(token) = event.token();
+                if event.token() == WAKE {
+                } else if let Some(accepting) = self.listeners.get_mut(LISTENERS - token) {
+                    accepting.is_ready = true;
+                } else {
+                    if event.is_writable() {
+                        state.handle_writable(clock::now(), token);
+                    }
+                    if event.is_readable() || event.is_read_closed() || event.is_error() {
+                        let is_ending = event.is_read_closed() || event.is_error();
+                        state.handle_readable(token, is_ending, &mut self.buffer);
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, state: &mut State) {
+        if let Some(until) = self.paused_until {
+            if !state.take_freed_descriptors() && clock::now() < until {
+                return;
+            }
+            self.paused_until = None;
+        }
+        for accepting in &mut self.listeners {
+            let mut accepted = 0;
+            while accepting.is_ready && accepted < ACCEPT_MAX {
+                match accepting.listener.accept() {
+                    Ok(socket) => {
+                        accepted += 1;
+                        state.add_socket(clock::now(), socket);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        accepting.is_ready = false;
+                    }
+                    Err(error) if is_exhaustion(&error) => {
+                        tracing::warn!(%error, "cannot accept connections until others end");
+                        self.paused_until = Some(clock::now() + ACCEPT_PAUSE);
+                        return;
+                    }
+                    // This one connection failed before it was accepted.
+                    Err(_) => accepted += 1,
+                }
+            }
+        }
+    }
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}

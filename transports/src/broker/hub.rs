@@ -1,0 +1,486 @@
+//! The one broker machine behind its one lock, and the connections that hang on it.
+//!
+//! Whoever has the lock carries the consequences of what it did to the sockets of
+//! all others (`settle`): a grant is written to its holder's socket by the thread
+//! that processed the release, without waking anybody.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use atomic_waker::AtomicWaker;
+use lmx_core::Instant;
+use lmx_core::broker::{Broker as Machine, BrokerConfig, ConnectError, ConnectionId};
+use mio::{Interest, Registry, Token, Waker};
+use slab::Slab;
+
+use super::BrokerError;
+use super::socket::Socket;
+use crate::clock;
+
+/// How long the last bytes sent to a connection that the broker ends may take to arrive.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+/// Connections in that state at one time; more are cut.
+const LINGERING_MAX: usize = 1024;
+
+/// What the readiness loop, the streams and the handle share.
+#[derive(Debug)]
+pub(super) struct Hub {
+    state: Mutex<State>,
+    waker: Waker,
+    stop_requested: AtomicBool,
+    result: OnceLock<Result<(), BrokerError>>,
+    ended: async_channel::Receiver<()>,
+}
+
+impl Hub {
+    pub(super) fn new(
+        config: BrokerConfig,
+        registry: Registry,
+        waker: Waker,
+        ended: async_channel::Receiver<()>,
+    ) -> Self {
+        Self {
+            state: Mutex::new(State {
+                machine: Machine::new(clock::now(), config),
+                links: HashMap::new(),
+                sockets: Slab::new(),
+                registry,
+                hungry: Vec::new(),
+                closing: VecDeque::new(),
+                serial: 0,
+                wake_at: None,
+                has_freed_descriptors: false,
+            }),
+            waker,
+            stop_requested: AtomicBool::new(false),
+            result: OnceLock::new(),
+            ended,
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere ends the broker; until then the others go on.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `act` on the machine from outside the readiness loop, with everything
+    /// that follows from it.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Machine, Instant) -> T) -> T {
+        let mut state = self.lock();
+        // Read under the lock, so that time never runs backwards for the machine.
+        let now = clock::now();
+        let result = act(&mut state.machine, now);
+        state.settle(now);
+        let due = state.machine.poll_timeout();
+        if !state.hungry.is_empty()
+            || due.is_some_and(|due| state.wake_at.is_none_or(|wake_at| due < wake_at))
+        {
+            state.wake_at = due;
+            self.wake();
+        }
+        result
+    }
+
+    /// Opens a connection that its own task drives.
+    pub(super) fn connect_stream(&self) -> Result<(ConnectionId, Arc<AtomicWaker>), ConnectError> {
+        let mut state = self.lock();
+        let id = state.machine.connect(clock::now())?;
+        let waker = Arc::new(AtomicWaker::new());
+        state.links.insert(id, Link::Stream(Arc::clone(&waker)));
+        Ok((id, waker))
+    }
+
+    pub(super) fn disconnect_stream(&self, id: ConnectionId) {
+        // Nothing if the broker has ended, and forgotten it.
+        if self.lock().links.remove(&id).is_some() {
+            self.with(|machine, now| machine.handle_disconnect(now, id));
+        }
+    }
+
+    pub(super) fn appetite(&self, id: ConnectionId) -> Appetite {
+        let state = self.lock();
+        if !state.links.contains_key(&id) {
+            Appetite::Over
+        } else if state.machine.is_closing(id) {
+            Appetite::Closing
+        } else if state.machine.wants_input(id) {
+            Appetite::Some
+        } else {
+            Appetite::None
+        }
+    }
+
+    pub(super) fn request_stop(&self) {
+        self.stop_requested.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    pub(super) fn is_stop_requested(&self) -> bool {
+        self.stop_requested.load(Ordering::Acquire)
+    }
+
+    fn wake(&self) {
+        // It fails only if the loop is gone.
+        let _ = self.waker.wake();
+    }
+
+    pub(super) fn set_result(&self, result: Result<(), BrokerError>) {
+        let _ = self.result.set(result);
+    }
+
+    pub(super) async fn ended(&self) -> Result<(), BrokerError> {
+        // Nothing is ever sent: the channel closes when the loop's thread is gone.
+        let _ = self.ended.recv().await;
+        self.result
+            .get()
+            .cloned()
+            .unwrap_or(Err(BrokerError::Panicked))
+    }
+}
+
+/// What the machine wants of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Appetite {
+    /// Input.
+    Some,
+    /// No input for now.
+    None,
+    /// Its output written, and then the end.
+    Closing,
+    /// Nothing any more.
+    Over,
+}
+
+/// What is behind the lock.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) machine: Machine,
+    links: HashMap<ConnectionId, Link>,
+    sockets: Slab<SocketLink>,
+    registry: Registry,
+    /// Sockets that may have more to read than was read.
+    hungry: Vec<usize>,
+    /// Sockets that the machine has forgotten, in the order of their deadlines.
+    closing: VecDeque<Closing>,
+    serial: u64,
+    /// When the readiness loop wakes by itself.
+    wake_at: Option<Instant>,
+    /// Set when a descriptor was closed: a listener that ran out may try again.
+    has_freed_descriptors: bool,
+}
+
+/// How a connection's output gets out.
+#[derive(Debug)]
+enum Link {
+    /// By a socket of the readiness loop.
+    Socket(usize),
+    /// By a task, which this wakes.
+    Stream(Arc<AtomicWaker>),
+}
+
+#[derive(Debug)]
+struct SocketLink {
+    socket: Socket,
+    phase: Phase,
+    /// Tells it from others that had or will have the same slot.
+    serial: u64,
+    /// There may be something to read.
+    is_readable: bool,
+    /// The last write took all it was given.
+    is_writable: bool,
+    /// It is in [`State::hungry`].
+    is_hungry: bool,
+    /// The peer has ended its side: read to the end whatever short reads suggest.
+    is_ending: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open(ConnectionId),
+    /// All was said; what still comes is thrown away, so that no reset overtakes
+    /// our last words.
+    Draining,
+}
+
+#[derive(Debug)]
+struct Closing {
+    at: Instant,
+    slot: usize,
+    serial: u64,
+}
+
+impl State {
+    /// A connection was accepted.
+    pub(super) fn add_socket(&mut self, now: Instant, mut socket: Socket) {
+        let connected = self.machine.connect(now);
+        let entry = self.sockets.vacant_entry();
+        let slot = entry.key();
+        if let Err(error) = socket.register(&self.registry, Token(slot)) {
+            tracing::warn!(%error, "cannot watch a new connection; it is closed");
+            if let Ok(id) = connected {
+                self.machine.handle_disconnect(now, id);
+            }
+            return;
+        }
+        self.serial += 1;
+        let id = match connected {
+            Ok(id) => id,
+            Err(error) => {
+                tracing::debug!(%error, "a connection is refused");
+                return;
+            }
+        };
+        entry.insert(SocketLink {
+            socket,
+            phase: Phase::Open(id),
+            serial: self.serial,
+            is_readable: false,
+            is_writable: true,
+            is_hungry: false,
+            is_ending: false,
+        });
+        self.links.insert(id, Link::Socket(slot));
+    }
+
+    /// The poller says that something can be read, or that the peer is ending.
+    pub(super) fn handle_readable(&mut self, slot: usize, is_ending: bool, buffer: &mut [u8]) {
+        if let Some(link) = self.sockets.get_mut(slot) {
+            link.is_readable = true;
+            link.is_ending |= is_ending;
+            self.read(slot, buffer);
+        }
+    }
+
+    /// The poller says that writing goes on.
+    pub(super) fn handle_writable(&mut self, now: Instant, slot: usize) {
+        let Some(link) = self.sockets.get_mut(slot) else {
+            return;
+        };
+        if !link.is_writable {
+            link.is_writable = true;
+            let _ = link
+                .socket
+                .reregister(&self.registry, Token(slot), Interest::READABLE);
+            self.flush(now, slot);
+            self.settle(now);
+        }
+    }
+
+    /// Reads once, and again for those that had more than was read.
+    pub(super) fn read_hungry(&mut self, buffer: &mut [u8]) {
+        for slot in std::mem::take(&mut self.hungry) {
+            if let Some(link) = self.sockets.get_mut(slot) {
+                link.is_hungry = false;
+                self.read(slot, buffer);
+            }
+        }
+    }
+
+    fn read_again(&mut self, slot: usize) {
+        if let Some(link) = self.sockets.get_mut(slot)
+            && !link.is_hungry
+        {
+            link.is_hungry = true;
+            self.hungry.push(slot);
+        }
+    }
+
+    fn read(&mut self, slot: usize, buffer: &mut [u8]) {
+        let Some(link) = self.sockets.get_mut(slot) else {
+            return;
+        };
+        let Phase::Open(id) = link.phase else {
+            return self.drain(slot, buffer);
+        };
+        if !link.is_readable || !self.machine.wants_input(id) {
+            return;
+        }
+        match link.socket.read(buffer) {
+            Ok(0) => self.disconnect(clock::now(), slot),
+            Ok(bytes) => {
+                // A short read says that there was no more; an edge will tell of new
+                // bytes. One read per round keeps a busy peer from starving the others.
+                if bytes < buffer.len() && !link.is_ending {
+                    link.is_readable = false;
+                }
+                // Not before the read: what a peer sent after `now` must not be taken
+                // for older than it is, or its lease would end before it thinks.
+                let now = clock::now();
+                self.machine.handle_input(now, id, &buffer[..bytes]);
+                self.settle(now);
+                if self.sockets.get(slot).is_some_and(|link| link.is_readable) {
+                    self.read_again(slot);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                link.is_readable = false;
+                link.is_ending = false;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.read_again(slot),
+            Err(_) => self.disconnect(clock::now(), slot),
+        }
+    }
+
+    /// Writes, closes and reads on wherever the machine has changed its mind.
+    pub(super) fn settle(&mut self, now: Instant) {
+        while let Some(id) = self.machine.poll_connection() {
+            match self.links.get(&id) {
+                Some(&Link::Socket(slot)) => self.flush(now, slot),
+                Some(Link::Stream(waker)) => waker.wake(),
+                None => {}
+            }
+        }
+    }
+
+    fn flush(&mut self, now: Instant, slot: usize) {
+        let link = &mut self.sockets[slot];
+        let Phase::Open(id) = link.phase else {
+            return;
+        };
+        loop {
+            let output = self.machine.output(id);
+            if output.is_empty() || !link.is_writable {
+                break;
+            }
+            let length = output.len();
+            match link.socket.write(output) {
+                Ok(bytes) => {
+                    self.machine.consume_output(now, id, bytes);
+                    if bytes < length {
+                        // The next write would only say that it blocks.
+                        link.is_writable = false;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    link.is_writable = false;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.disconnect(now, slot),
+            }
+            if !link.is_writable {
+                let watched = link.socket.reregister(
+                    &self.registry,
+                    Token(slot),
+                    Interest::READABLE | Interest::WRITABLE,
+                );
+                if watched.is_err() {
+                    return self.disconnect(now, slot);
+                }
+            }
+        }
+        if self.machine.is_closing(id) {
+            if self.machine.output(id).is_empty() {
+                self.linger(now, slot);
+            }
+        } else if link.is_readable && self.machine.wants_input(id) {
+            self.read_again(slot);
+        }
+    }
+
+    /// The peer is gone.
+    fn disconnect(&mut self, now: Instant, slot: usize) {
+        if let Phase::Open(id) = self.sockets[slot].phase {
+            self.forget(now, id);
+        }
+        self.close(slot);
+        self.settle(now);
+    }
+
+    fn forget(&mut self, now: Instant, id: ConnectionId) {
+        self.links.remove(&id);
+        self.machine.handle_disconnect(now, id);
+    }
+
+    /// The broker is done with the peer, and has said so.
+    fn linger(&mut self, now: Instant, slot: usize) {
+        let link = &mut self.sockets[slot];
+        let Phase::Open(id) = link.phase else {
+            return;
+        };
+        link.phase = Phase::Draining;
+        let serial = link.serial;
+        let has_ended = link.socket.end_writing().is_err() || link.is_ending;
+        self.forget(now, id);
+        if has_ended || self.closing.len() >= LINGERING_MAX {
+            return self.close(slot);
+        }
+        self.closing.push_back(Closing {
+            at: now + LINGER_MAX,
+            slot,
+            serial,
+        });
+        self.read_again(slot);
+    }
+
+    fn drain(&mut self, slot: usize, buffer: &mut [u8]) {
+        match self.sockets[slot].socket.read(buffer) {
+            Ok(bytes) if bytes > 0 => self.read_again(slot),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.read_again(slot),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(_) | Err(_) => self.close(slot),
+        }
+    }
+
+    fn close(&mut self, slot: usize) {
+        self.sockets.remove(slot).socket.deregister(&self.registry);
+        self.has_freed_descriptors = true;
+    }
+
+    /// Does everything that is due.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.machine.poll_timeout().is_some_and(|due| due <= now) {
+            self.machine.handle_timeout(now);
+            self.settle(now);
+        }
+        while let Some(first) = self.closing.front() {
+            let link = self.sockets.get(first.slot);
+            let is_there = link.is_some_and(|link| link.serial == first.serial);
+            if is_there && first.at > now {
+                break;
+            }
+            let slot = first.slot;
+            self.closing.pop_front();
+            if is_there {
+                self.close(slot);
+            }
+        }
+    }
+
+    /// How long the loop may sleep, after all was done that could be done `now`.
+    pub(super) fn sleep(&mut self, now: Instant, and_at: Option<Instant>) -> Option<Duration> {
+        if !self.hungry.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let closing = self.closing.front().map(|first| first.at);
+        let due = [self.machine.poll_timeout(), closing, and_at];
+        self.wake_at = due.into_iter().flatten().min();
+        self.wake_at.map(|at| at.saturating_duration_since(now))
+    }
+
+    pub(super) fn take_freed_descriptors(&mut self) -> bool {
+        std::mem::take(&mut self.has_freed_descriptors)
+    }
+
+    /// Whether every connection is closed.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.links.is_empty() && self.sockets.is_empty()
+    }
+
+    /// Cuts what is left.
+    pub(super) fn cut(&mut self, now: Instant) {
+        let slots: Vec<usize> = self.sockets.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            if self.sockets.contains(slot) {
+                self.disconnect(now, slot);
+            }
+        }
+        for (_, link) in self.links.drain() {
+            if let Link::Stream(waker) = link {
+                waker.wake();
+            }
+        }
+    }
+}

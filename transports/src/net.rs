@@ -1,0 +1,177 @@
+//! Addresses, and the sockets that listen on them.
+
+mod unix;
+
+pub(crate) use unix::{UnixClaim, UnixListening, listen_unix};
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections the kernel completes before they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// Where a broker listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Address {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Why a broker does not listen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The host has no address.
+    #[error("cannot find the address of host {host:?}: {source}")]
+    Resolve {
+        /// The host.
+        host: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Somebody listens there already.
+    #[error("address {address} is in use: another process listens there")]
+    InUse {
+        /// The address.
+        address: Address,
+    },
+    /// Everybody could reach it, and nobody would have to say who they are.
+    #[error(
+        "refusing to listen on {address}, which other machines can reach, without authentication: \
+         set an authentication token or require client certificates, or allow it explicitly \
+         (--allow-public)"
+    )]
+    Public {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Something that is not a socket stands in the way.
+    #[error("{} exists and is not a socket; remove it or choose another path", path.display())]
+    NotASocket {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot listen on {address}: {source}")]
+    Refused {
+        /// The address.
+        address: Address,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl ListenError {
+    fn new(address: Address, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            Self::InUse { address }
+        } else {
+            Self::Refused { address, source }
+        }
+    }
+}
+
+/// Every address of `host`; blocks while the resolver does.
+pub(crate) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> {
+    let resolved = (host, port).to_socket_addrs().and_then(|found| {
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for address in found {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        if addresses.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "it has none"));
+        }
+        Ok(addresses)
+    });
+    resolved.map_err(|source| ListenError::Resolve {
+        host: host.to_owned(),
+        source,
+    })
+}
+
+/// Listens on every one of `addresses` that this machine has; at least on one.
+/// With port 0, all get the port that the kernel chose for the first.
+pub(crate) fn listen_tcp_any(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    let mut absent = None;
+    for &address in addresses {
+        let mut address = address;
+        if address.port() == 0
+            && let Some(first) = listeners.first().and_then(|first| first.local_addr().ok())
+        {
+            address.set_port(first.port());
+        }
+        match listen_tcp(address) {
+            Ok(listener) => listeners.push(listener),
+            // `localhost` names ::1 on machines that have no IPv6, too.
+            Err(error) if is_absent(&error) => absent = Some((address, error)),
+            Err(error) => return Err(ListenError::new(Address::Tcp(address), error)),
+        }
+    }
+    match absent {
+        Some((address, error)) if listeners.is_empty() => {
+            Err(ListenError::new(Address::Tcp(address), error))
+        }
+        _ => Ok(listeners),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // A restarted broker may listen again while old connections linger.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // Or `::` would take the port of `0.0.0.0` too, on some systems only.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_in_use_is_named() {
+        let first = listen_tcp_any(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let taken = first[0].local_addr().unwrap();
+        let error = listen_tcp_any(&[taken]).unwrap_err();
+        assert!(matches!(error, ListenError::InUse { .. }), "{error}");
+        assert!(error.to_string().contains(&taken.to_string()));
+    }
+
+    #[test]
+    fn an_unknown_host_is_named() {
+        let error = resolve("no such host", 1).unwrap_err();
+        assert!(error.to_string().contains("no such host"), "{error}");
+    }
+}

@@ -1,0 +1,150 @@
+//! Unix sockets: made with their permissions, and taken over from the dead only.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::{Address, BACKLOG, ListenError};
+
+/// A listening Unix socket, and the right to its path.
+#[derive(Debug)]
+pub(crate) struct UnixListening {
+    pub(crate) listener: UnixListener,
+    pub(crate) claim: UnixClaim,
+}
+
+/// The right to a socket's path. Dropping it removes the socket file, if it is
+/// still this broker's, and gives the right back.
+#[derive(Debug)]
+pub(crate) struct UnixClaim {
+    path: PathBuf,
+    made: (u64, u64),
+    // The advisory lock ends with the file, so with the process at the latest.
+    _lock: PathLock,
+}
+
+impl Drop for UnixClaim {
+    fn drop(&mut self) {
+        if identity(&self.path).is_some_and(|now| now == self.made) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens at `path`, with these permissions from the first moment on.
+///
+/// The file of a broker that died is replaced, that of a live one is not: between
+/// brokers the lock file beside it decides, so that of two that start at one time
+/// only one can think the other dead; for foreign servers, whether they answer.
+pub(crate) fn listen_unix(path: &Path, mode: u32) -> Result<UnixListening, ListenError> {
+    let address = || Address::Unix(path.to_owned());
+    let refused = |source| ListenError::new(address(), source);
+    let lock = PathLock::claim(&lock_path(path))
+        .map_err(refused)?
+        .ok_or_else(|| ListenError::InUse { address: address() })?;
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(refused(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(ListenError::NotASocket {
+                path: path.to_owned(),
+            });
+        }
+        Ok(_) => {
+            if !is_dead(path) {
+                return Err(ListenError::InUse { address: address() });
+            }
+            fs::remove_file(path).map_err(refused)?;
+        }
+    }
+    let listener = bind(path, mode).map_err(refused)?;
+    let made = identity(path)
+        .ok_or_else(|| refused(io::Error::other("the socket was removed at once")))?;
+    Ok(UnixListening {
+        listener,
+        claim: UnixClaim {
+            path: path.to_owned(),
+            made,
+            _lock: lock,
+        },
+    })
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+fn is_dead(path: &Path) -> bool {
+    UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // Linux gives the file the permissions its socket has when it is bound, less the
+    // umask. Elsewhere this fails or does nothing, and only the second call counts.
+    let handle = File::from(OwnedFd::from(socket));
+    let _ = handle.set_permissions(Permissions::from_mode(mode));
+    let socket = Socket::from(OwnedFd::from(handle));
+    socket.bind(&SockAddr::unix(path)?)?;
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// An advisory lock on a file of its own, which it removes in the end.
+#[derive(Debug)]
+struct PathLock {
+    path: PathBuf,
+    file: File,
+}
+
+impl PathLock {
+    /// `None` if another process, or another broker of this one, has it.
+    fn claim(path: &Path) -> io::Result<Option<Self>> {
+        loop {
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(error)) => return Err(error),
+            }
+            // The one before may have removed the file between our open and our lock:
+            // then this is a lock on nothing.
+            let ours = file.metadata()?;
+            if identity(path) == Some((ours.dev(), ours.ino())) {
+                return Ok(Some(Self {
+                    path: path.to_owned(),
+                    file,
+                }));
+            }
+        }
+    }
+}
+
+impl Drop for PathLock {
+    fn drop(&mut self) {
+        // First remove, then unlock: see the check above.
+        let _ = fs::remove_file(&self.path);
+        let _ = self.file.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests;
