@@ -9,6 +9,8 @@ pub mod broker;
 #[cfg(feature = "alloc")]
 pub mod client;
 mod config;
+#[cfg(feature = "alloc")]
+pub mod dialect;
 mod id;
 mod key;
 pub mod storage;
