@@ -17,14 +17,14 @@ mod stream;
 pub use config::default_config;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use lmx_core::broker::{BrokerConfig, ConnectError};
 use smol::io::{AsyncRead, AsyncWrite};
 
-use crate::net::{self, Address, ListenError, UnixListening};
+use crate::net::{self, Address, Endpoint, ListenError, UnixListening};
 use hub::Hub;
 
 /// Why a broker did not start.
@@ -124,9 +124,8 @@ impl Drop for Broker {
 /// A broker's configuration; [`bind`](Self::bind) starts it.
 #[derive(Debug)]
 pub struct BrokerBuilder {
-    tcp: Vec<(String, u16)>,
+    endpoints: Vec<Endpoint>,
     inherited: Vec<TcpListener>,
-    unix: Vec<PathBuf>,
     unix_mode: u32,
     allow_public: bool,
     config: BrokerConfig,
@@ -135,9 +134,8 @@ pub struct BrokerBuilder {
 impl Default for BrokerBuilder {
     fn default() -> Self {
         Self {
-            tcp: Vec::new(),
+            endpoints: Vec::new(),
             inherited: Vec::new(),
-            unix: Vec::new(),
             unix_mode: 0o600,
             allow_public: false,
             config: default_config(),
@@ -146,25 +144,30 @@ impl Default for BrokerBuilder {
 }
 
 impl BrokerBuilder {
+    /// Listens there. May be called several times.
+    #[must_use]
+    pub fn listen(mut self, endpoint: Endpoint) -> Self {
+        self.endpoints.push(endpoint);
+        self
+    }
+
     /// Listens on a TCP port of every address of `host`; port 0 lets the kernel
     /// choose. May be called several times.
     #[must_use]
-    pub fn tcp(mut self, host: impl Into<String>, port: u16) -> Self {
-        self.tcp.push((host.into(), port));
-        self
+    pub fn tcp(self, host: impl Into<String>, port: u16) -> Self {
+        self.listen(Endpoint::tcp(host, port))
+    }
+
+    /// Listens on a Unix socket. May be called several times.
+    #[must_use]
+    pub fn unix(self, path: impl Into<PathBuf>) -> Self {
+        self.listen(Endpoint::unix(path))
     }
 
     /// Listens on a socket that is already open, inherited from a supervisor for example.
     #[must_use]
     pub fn listener(mut self, listener: TcpListener) -> Self {
         self.inherited.push(listener);
-        self
-    }
-
-    /// Listens on a Unix socket. May be called several times.
-    #[must_use]
-    pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {
-        self.unix.push(path.into());
         self
     }
 
@@ -210,50 +213,61 @@ impl BrokerBuilder {
         smol::unblock(move || self.bind_blocking()).await
     }
 
-    fn bind_blocking(mut self) -> Result<Broker, BindError> {
-        if self.tcp.is_empty() && self.inherited.is_empty() && self.unix.is_empty() {
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// As [`bind`](Self::bind), but may be tried again.
+    pub(crate) fn bind_blocking(&self) -> Result<Broker, BindError> {
+        let (tcp, unix) = self.listen_all()?;
+        if tcp.is_empty() && unix.is_empty() {
             return Err(BindError::NoAddress);
         }
-        let tcp = self.listen_tcp()?;
-        let unix = self
-            .unix
-            .iter()
-            .map(|path| net::listen_unix(path, self.unix_mode))
-            .collect::<Result<Vec<UnixListening>, _>>()?;
         let mut addresses = Vec::new();
         for listener in &tcp {
             addresses.push(Address::Tcp(listener.local_addr()?));
         }
-        addresses.extend(self.unix.iter().cloned().map(Address::Unix));
+        addresses.extend(
+            unix.iter()
+                .map(|unix| Address::Unix(unix.path().to_owned())),
+        );
 
-        config::draw_seeds(&mut self.config)?;
-        let hub = drive::start(self.config, tcp, unix)?;
+        let mut config = self.config.clone();
+        config::draw_seeds(&mut config)?;
+        let hub = drive::start(config, tcp, unix)?;
         Ok(Broker { hub, addresses })
     }
 
-    fn listen_tcp(&mut self) -> Result<Vec<TcpListener>, BindError> {
-        let may_be_public = self.allow_public || self.config.auth_token.is_some();
-        let check = |address: SocketAddr| {
-            if may_be_public || is_private(address.ip()) {
-                Ok(())
-            } else {
-                Err(ListenError::Public { address })
-            }
-        };
-        let mut listeners = std::mem::take(&mut self.inherited);
-        for listener in &listeners {
-            check(listener.local_addr()?)?;
+    fn listen_all(&self) -> Result<(Vec<TcpListener>, Vec<UnixListening>), BindError> {
+        let mut tcp = Vec::new();
+        let mut unix = Vec::new();
+        for listener in &self.inherited {
+            self.check_reach(listener.local_addr()?)?;
             listener.set_nonblocking(true)?;
+            tcp.push(listener.try_clone()?);
         }
-        for (host, port) in &self.tcp {
-            let resolved = net::resolve(host, *port)?;
-            resolved.iter().copied().try_for_each(check)?;
-            listeners.extend(net::listen_tcp_any(&resolved)?);
+        for endpoint in &self.endpoints {
+            match endpoint {
+                Endpoint::Tcp { host, port } => {
+                    let resolved = net::resolve(host, *port)?;
+                    for address in &resolved {
+                        self.check_reach(*address)?;
+                    }
+                    tcp.extend(net::listen_tcp_any(&resolved)?);
+                }
+                Endpoint::Unix(path) => unix.push(net::listen_unix(path, self.unix_mode)?),
+            }
         }
-        Ok(listeners)
+        Ok((tcp, unix))
     }
-}
 
-fn is_private(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
+    /// Refuses what others could reach and nobody allowed.
+    fn check_reach(&self, address: SocketAddr) -> Result<(), ListenError> {
+        let is_private = address.ip().to_canonical().is_loopback();
+        if is_private || self.allow_public || self.config.auth_token.is_some() {
+            Ok(())
+        } else {
+            Err(ListenError::Public { address })
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod clock;
+pub mod launch;
 pub mod net;
 
 pub use broker::{Broker, BrokerBuilder};

@@ -6,13 +6,17 @@ pub(crate) use unix::{UnixClaim, UnixListening, listen_unix};
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
+/// How long a broker may take to answer when it is looked for.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where a broker listens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +31,56 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Where a broker is looked for, or is to listen: an [`Address`] not yet resolved.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Endpoint {
+    /// A TCP port of every address of a host.
+    Tcp {
+        /// A name or an address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// A TCP port of a host.
+    #[must_use]
+    pub fn tcp(host: impl Into<String>, port: u16) -> Self {
+        Self::Tcp {
+            host: host.into(),
+            port,
+        }
+    }
+
+    /// A Unix socket.
+    #[must_use]
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self::Unix(path.into())
+    }
+}
+
+impl From<Address> for Endpoint {
+    fn from(address: Address) -> Self {
+        match address {
+            Address::Tcp(address) => Self::tcp(address.ip().to_string(), address.port()),
+            Address::Unix(path) => Self::Unix(path),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -130,6 +184,21 @@ pub(crate) fn listen_tcp_any(addresses: &[SocketAddr]) -> Result<Vec<TcpListener
             Err(ListenError::new(Address::Tcp(address), error))
         }
         _ => Ok(listeners),
+    }
+}
+
+/// Whether anybody listens at `endpoint`, and where; blocks until it is known.
+pub(crate) fn probe(endpoint: &Endpoint) -> Option<Address> {
+    match endpoint {
+        Endpoint::Tcp { host, port } => {
+            let answers =
+                |address: &SocketAddr| TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok();
+            let found = resolve(host, *port).ok()?.into_iter().find(answers)?;
+            Some(Address::Tcp(found))
+        }
+        Endpoint::Unix(path) => UnixStream::connect(path)
+            .is_ok()
+            .then(|| Address::Unix(path.clone())),
     }
 }
 

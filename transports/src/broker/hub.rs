@@ -182,6 +182,10 @@ enum Link {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is independent of the others"
+)]
 struct SocketLink {
     socket: Socket,
     phase: Phase,

@@ -18,19 +18,25 @@ pub(crate) struct UnixListening {
     pub(crate) claim: UnixClaim,
 }
 
+impl UnixListening {
+    pub(crate) fn path(&self) -> &Path {
+        &self.claim.path
+    }
+}
+
 /// The right to a socket's path. Dropping it removes the socket file, if it is
 /// still this broker's, and gives the right back.
 #[derive(Debug)]
 pub(crate) struct UnixClaim {
     path: PathBuf,
-    made: (u64, u64),
+    identity: (u64, u64),
     // The advisory lock ends with the file, so with the process at the latest.
     _lock: PathLock,
 }
 
 impl Drop for UnixClaim {
     fn drop(&mut self) {
-        if identity(&self.path).is_some_and(|now| now == self.made) {
+        if identity(&self.path).is_some_and(|now| now == self.identity) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -63,13 +69,13 @@ pub(crate) fn listen_unix(path: &Path, mode: u32) -> Result<UnixListening, Liste
         }
     }
     let listener = bind(path, mode).map_err(refused)?;
-    let made = identity(path)
+    let identity = identity(path)
         .ok_or_else(|| refused(io::Error::other("the socket was removed at once")))?;
     Ok(UnixListening {
         listener,
         claim: UnixClaim {
             path: path.to_owned(),
-            made,
+            identity,
             _lock: lock,
         },
     })
