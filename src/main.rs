@@ -1,3 +1,7 @@
 //! The `lmx` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lmx::cli::main()
+}

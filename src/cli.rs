@@ -1,0 +1,68 @@
+//! The `lmx` command: what was typed ([`args`]), what it means ([`mean`]), and one
+//! module for each thing it can do.
+
+//mod acquire;
+mod args;
+//mod bench;
+mod compat;
+mod exit;
+mod generate;
+//mod launch;
+mod mean;
+mod print;
+//mod query;
+//mod release;
+//mod run;
+mod start;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Command};
+use exit::Failure;
+
+/// What every command ends with: an exit code, or the reason for another one.
+type Outcome = Result<u8, Failure>;
+
+/// The `lmx` command.
+#[must_use]
+pub fn main() -> ExitCode {
+    main_with(std::env::args_os().collect())
+}
+
+/// One of live-mutex's commands: `lmx SUBCOMMAND` under another name.
+#[must_use]
+pub fn main_as(subcommand: &str) -> ExitCode {
+    let mut typed: Vec<OsString> = std::env::args_os().collect();
+    if typed.is_empty() {
+        typed.push("lmx".into());
+    }
+    typed.insert(1, subcommand.into());
+    main_with(typed)
+}
+
+fn main_with(typed: Vec<OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(compat::join_option_objects(typed)) {
+        Ok(args) => args,
+        Err(error) => return exit::for_clap(&error),
+    };
+    let outcome = match args.command {
+        Command::Start(typed) => start::start(typed),
+        Command::Acquire(_) => todo!(),
+        Command::Release(_) => todo!(),
+        Command::Run(_) => todo!(),
+        Command::Ls(_) => todo!(),
+        Command::Inspect(_) => todo!(),
+        Command::Status(_) => todo!(),
+        Command::InspectBroker(_) => todo!(),
+        Command::Bench(_) => todo!(),
+        Command::Completions(typed) => generate::completions(&typed),
+        Command::Man(typed) => generate::man(&typed),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(),
+    }
+}

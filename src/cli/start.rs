@@ -1,0 +1,216 @@
+//! `lmx start`: a broker in the foreground.
+
+use std::path::PathBuf;
+
+use async_signal::{Signal, Signals};
+use lmx_core::broker::BrokerConfig;
+use lmx_transports::broker::{BindError, default_config};
+use lmx_transports::net::{Address, ListenError};
+use lmx_transports::{Broker, BrokerBuilder};
+use serde_json::{Value, json};
+use smol::stream::StreamExt as _;
+
+use super::Outcome;
+use super::args::{Level, LimitArgs, StartArgs};
+use super::compat::OptionObject;
+use super::exit::{self, Failure};
+use super::mean::{self, Environment, environment};
+use super::print::print;
+
+const DEFAULT_HOST: &str = "127.0.0.1";
+const DEFAULT_PORT: u16 = 6970;
+
+/// `lmx start`.
+pub(super) fn start(typed: StartArgs) -> Outcome {
+    if typed.detached {
+        // Fails only for the leader of a group, who is detached enough.
+        let _ = rustix::process::setsid();
+    }
+    log_to_stderr(level(typed.log, &environment)?);
+    let json = typed.json.json.as_deref() == Some("");
+    let builder = configured(typed, &environment)?;
+    smol::block_on(serve(builder, json))
+}
+
+async fn serve(builder: BrokerBuilder, json: bool) -> Outcome {
+    let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(|error| {
+        Failure::new(exit::SYSTEM, format!("cannot listen for signals: {error}"))
+    })?;
+    let broker = builder.bind().await.map_err(|error| not_bound(&error))?;
+    print(ready_line(broker.addresses(), json))?;
+
+    let stopped = async {
+        signals.next().await;
+        Ok(true)
+    };
+    let ended = async { broker.ended().await.map(|()| false) };
+    match smol::future::or(stopped, ended).await {
+        Ok(true) => {}
+        Ok(false) => return Ok(exit::DONE),
+        Err(error) => return Err(Failure::new(exit::REFUSED, error.to_string())),
+    }
+    tracing::info!("stopping; a second signal stops at once");
+    let at_once = async {
+        let signal = signals.next().await.and_then(Result::ok);
+        Ok(signal.map(|signal| exit::SIGNAL_BASE + signal as u8))
+    };
+    let cleanly = async { broker.stop().await.map(|()| None) };
+    match smol::future::or(at_once, cleanly).await {
+        Ok(code) => Ok(code.unwrap_or(exit::DONE)),
+        Err(error) => Err(Failure::new(exit::REFUSED, error.to_string())),
+    }
+}
+
+fn configured(typed: StartArgs, environment: Environment<'_>) -> Result<BrokerBuilder, Failure> {
+    let object = OptionObject::parse(typed.json.json.as_deref().unwrap_or_default())?;
+    let mut builder = Broker::builder()
+        .config(limits(&typed.limits))
+        .unix_mode(typed.unix_mode)
+        .allow_public(typed.allow_public);
+    if let Some(token) = mean::auth_token(typed.auth_token_file.as_deref(), environment)? {
+        builder = builder.auth_token(token);
+    }
+
+    let by_env = environment("use_uds").is_some_and(|value| value == "yes");
+    let uds_of_live_mutex = typed.use_uds || (by_env && typed.unix.is_none());
+    let unix: Option<PathBuf> = match (typed.unix, &object.uds_path) {
+        (Some(path), _) => Some(path),
+        (None, Some(path)) => Some(path.clone()),
+        (None, None) if uds_of_live_mutex => {
+            Some(own_folder(mean::uds_of_live_mutex(environment)?)?)
+        }
+        (None, None) => environment("LMX_UNIX").map(PathBuf::from),
+    };
+    let port = typed.port.or(typed.port_option).or(object.port);
+    let host = typed.host.or_else(|| object.host.clone());
+    // live-mutex listens on one or the other.
+    let by_live_mutex = uds_of_live_mutex || object.uds_path.is_some();
+    let tcp = !typed.no_tcp && (!by_live_mutex || port.is_some() || host.is_some());
+
+    if let Some(path) = &unix {
+        builder = builder.unix(path);
+    } else if !tcp {
+        return Err(Failure::usage("--no-tcp leaves nothing to listen on")
+            .hint("name a Unix socket with --unix PATH"));
+    }
+    if tcp {
+        let host = match host {
+            Some(host) => host,
+            None => mean::host_of(environment)?.unwrap_or_else(|| DEFAULT_HOST.to_owned()),
+        };
+        let port = match port {
+            Some(port) => port,
+            None => mean::port_of(environment)?.unwrap_or(DEFAULT_PORT),
+        };
+        builder = builder.tcp(host, port);
+    }
+    Ok(builder)
+}
+
+/// Makes the folder that live-mutex's socket lies in.
+fn own_folder(socket: PathBuf) -> Result<PathBuf, Failure> {
+    if let Some(folder) = socket.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            Failure::new(
+                exit::SYSTEM,
+                format!("cannot make the directory {}: {error}", folder.display()),
+            )
+        })?;
+    }
+    Ok(socket)
+}
+
+fn limits(typed: &LimitArgs) -> BrokerConfig {
+    let mut config = default_config();
+    config.connections_max = typed.connections_max.get();
+    config.frame_bytes_max = typed.frame_bytes_max.get();
+    config.output_bytes_max = typed.output_bytes_max.get();
+    config.idle_max = typed.idle_max.0;
+    config.handshake_max = typed.handshake_max.0;
+    config.table.sessions_max = typed.sessions_max.get();
+    config.table.keys_max = typed.keys_max.get();
+    config.table.requests_max = typed.requests_max.get();
+    config.table.requests_per_session_max = typed.requests_per_session_max.get();
+    config.table.keys_per_request_max = typed.keys_per_request_max.get();
+    config.table.key_bytes_max = typed.key_bytes_max.get();
+    config.table.label_bytes_max = typed.label_bytes_max;
+    config.table.lease_max = typed.lease_max.0;
+    config.table.resume_window_max = typed.resume_window_max.0;
+    config.table.lock_delay_max = typed.lock_delay_max.0;
+    config
+}
+
+fn not_bound(error: &BindError) -> Failure {
+    let failure = Failure::new(exit::SYSTEM, error.to_string());
+    match error {
+        BindError::Listen(ListenError::InUse {
+            address: Address::Tcp(address),
+        }) => failure.with_code(exit::UNREACHABLE).hint(format!(
+            "use the broker that is there (lmx status {}), or choose a port: lmx start PORT",
+            address.port()
+        )),
+        BindError::Listen(ListenError::InUse {
+            address: Address::Unix(path),
+        }) => failure.with_code(exit::UNREACHABLE).hint(format!(
+            "use the broker that is there (lmx status --unix {}), or choose another path",
+            path.display()
+        )),
+        BindError::Listen(ListenError::Public { .. }) => failure.with_code(exit::USAGE),
+        BindError::NoAddress => failure.with_code(exit::USAGE),
+        _ => failure,
+    }
+}
+
+/// What is printed once the broker is ready.
+fn ready_line(addresses: &[Address], json: bool) -> String {
+    if json {
+        let addresses: Vec<Value> = addresses
+            .iter()
+            .map(|address| match address {
+                Address::Tcp(address) => json!({ "tcp": address.to_string() }),
+                Address::Unix(path) => json!({ "unix": path.to_string_lossy() }),
+            })
+            .collect();
+        let ready = json!({ "ready": true, "pid": std::process::id(), "addresses": addresses });
+        return format!("{ready}\n");
+    }
+    let shown: Vec<String> = addresses.iter().map(Address::to_string).collect();
+    format!("lmx is ready on {}\n", shown.join(" and "))
+}
+
+/// The level that was typed, or the environment's.
+fn level(typed: Option<Level>, environment: Environment<'_>) -> Result<Level, Failure> {
+    use clap::ValueEnum as _;
+
+    if let Some(level) = typed {
+        return Ok(level);
+    }
+    let Some(value) = environment("LMX_LOG") else {
+        return Ok(Level::Info);
+    };
+    value
+        .to_str()
+        .and_then(|text| Level::from_str(text, true).ok())
+        .ok_or_else(|| {
+            Failure::usage(format!(
+                "the environment variable LMX_LOG has the unusable value {value:?}"
+            ))
+            .hint("it is one of off, error, warn, info, debug, trace")
+        })
+}
+
+fn log_to_stderr(level: Level) {
+    let level = match level {
+        Level::Off => return,
+        Level::Error => tracing::Level::ERROR,
+        Level::Warn => tracing::Level::WARN,
+        Level::Info => tracing::Level::INFO,
+        Level::Debug => tracing::Level::DEBUG,
+        Level::Trace => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_max_level(level)
+        .init();
+}
