@@ -1,124 +1,544 @@
 //! The broker: connections and sessions, bytes in, bytes out.
+//!
+//! A transport tells it of connections and of the bytes that arrive, writes the bytes it
+//! gives, and calls back when time is due:
+//!
+//! ```no_run
+//! use lmx_core::Instant;
+//! use lmx_core::broker::{Broker, BrokerConfig};
+//!
+//! # fn clock() -> Instant { Instant::EPOCH }
+//! # fn read_from(_: lmx_core::broker::ConnectionId) -> Vec<u8> { Vec::new() }
+//! # fn write_to(_: lmx_core::broker::ConnectionId, bytes: &[u8]) -> usize { bytes.len() }
+//! let mut broker = Broker::new(clock(), BrokerConfig::default())?;
+//! let connection = broker.connect(clock())?;
+//! loop {
+//!     // What arrived. One call may change any number of connections.
+//!     let bytes = read_from(connection);
+//!     broker.handle_input(clock(), connection, &bytes);
+//!     // Whoever has changed: write, and see whether to go on reading or to close.
+//!     while let Some(changed) = broker.poll_connection() {
+//!         let written = write_to(changed, broker.output(changed));
+//!         broker.consume_output(clock(), changed, written);
+//!         if broker.is_closing(changed) && broker.output(changed).is_empty() {
+//!             broker.handle_disconnect(clock(), changed);
+//!         }
+//!     }
+//!     // Not later than `broker.poll_timeout()`, even if nothing arrives:
+//!     broker.handle_timeout(clock());
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+mod connection;
+mod connections;
+mod counters;
+mod input;
+mod lines;
+mod native;
+mod report;
+mod session;
+
+pub use config::{BrokerConfig, ConfigError};
+pub use connections::ConnectionId;
 
 use alloc::vec::Vec;
-use core::time::Duration;
+use core::fmt;
 
-use crate::{Instant, TableConfig};
+use crate::dialect::live_mutex::{self, LiveMutex};
+use crate::storage::Growable;
+use crate::wire::{Answer, FaultKind, Reply, Status, frame};
+use crate::{Event, FencingToken, Instant, LockTable, SessionId};
 
-/// What a broker allows and how it begins.
-#[derive(Clone, Debug)]
-pub struct BrokerConfig {
-    /// The lock table's limits.
-    pub table: TableConfig,
-    /// Connections open at one time.
-    pub connections_max: u32,
-    /// Bytes in one frame's body, or in one line of live-mutex's protocol.
-    pub frame_bytes_max: u32,
-    /// Bytes queued towards one peer before no more is read from it; twice as
-    /// many end its connection.
-    pub output_bytes_max: u32,
-    /// A connection that says nothing for so long is taken for lost (native
-    /// sessions only; live-mutex clients have no heartbeat).
-    pub idle_max: Duration,
-    /// A connection that has not finished its handshake by then is closed.
-    pub handshake_max: Duration,
-    /// Key for the secrets of sessions; unpredictable to clients.
-    pub secret_seed: [u8; 16],
-    /// Which run of the broker this is; larger than every earlier one's.
-    pub incarnation: u64,
-    /// The token that clients must show, if any.
-    pub auth_token: Option<Vec<u8>>,
+use connection::{Connection, Input, Phase};
+use connections::{Connections, Queue};
+use counters::Counters;
+use report::Scratch;
+use session::Sessions;
+
+/// Why a connection was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// There are as many as there may be.
+    #[error("the broker has no room for more connections (connections_max is {max})")]
+    Full {
+        /// The limit.
+        max: u32,
+    },
+    /// The broker is about to stop.
+    #[error("the broker is about to stop")]
+    Stopping,
 }
 
-/// A connection of a broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(u64);
-
-/// There are as many connections as there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the broker has no room for more connections (limit {max})")]
-pub struct ConnectError {
-    /// The limit.
-    pub max: u32,
+impl ConnectError {
+    /// What to send to the one who was refused before closing: a message of the native
+    /// protocol, whose clients will then know why.
+    #[must_use]
+    pub fn reply(&self, now: Instant) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let text = alloc::format!("{self}");
+        let body = match self {
+            Self::Full { .. } => Answer::Fault {
+                kind: FaultKind::Full,
+                text: &text,
+            },
+            Self::Stopping => Answer::Stopping,
+        };
+        frame::append(&Reply { now, tag: 0, body }, &mut bytes);
+        bytes
+    }
 }
 
 /// Connections and sessions over one lock table, as a pure state machine.
 #[derive(Debug)]
-pub struct Broker {}
+pub struct Broker {
+    config: BrokerConfig,
+    started: Instant,
+    /// The latest time seen: time does not go back.
+    now: Instant,
+    grace_until: Option<Instant>,
+    is_stopping: bool,
+    table: LockTable<Growable>,
+    sessions: Sessions,
+    dialect: LiveMutex,
+    connections: Connections,
+    counters: Counters,
+    scratch: Scratch,
+}
 
-#[expect(
-    unused_variables,
-    clippy::unused_self,
-    clippy::todo,
-    reason = "signatures first"
-)]
 impl Broker {
     /// A broker with nothing in it.
-    #[must_use]
-    pub fn new(now: Instant, config: BrokerConfig) -> Self {
-        todo!()
+    ///
+    /// # Errors
+    ///
+    /// When the limits do not go together.
+    pub fn new(now: Instant, config: BrokerConfig) -> Result<Self, ConfigError> {
+        config.check()?;
+        let mut table = LockTable::<Growable>::new(config.table.clone());
+        if let Some(ceiling) = config.token_ceiling {
+            table.set_token_ceiling(now, ceiling);
+        }
+        let grace_until = (!config.grace.is_zero()).then(|| now + config.grace);
+        if let Some(until) = grace_until {
+            table.begin_grace(now, until);
+        }
+        Ok(Self {
+            started: now,
+            now,
+            grace_until,
+            is_stopping: false,
+            table,
+            sessions: Sessions::default(),
+            dialect: LiveMutex::new(now, &config.table, config.frame_bytes_max),
+            connections: Connections::new(),
+            counters: Counters::default(),
+            scratch: Scratch::new(config.frame_bytes_max),
+            config,
+        })
     }
 
     /// A transport connection has come up.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many, or the broker is stopping. The transport can send
+    /// [`ConnectError::reply`] before it closes.
     pub fn connect(&mut self, now: Instant) -> Result<ConnectionId, ConnectError> {
-        todo!()
+        let now = self.advance(now);
+        if self.is_stopping {
+            return Err(ConnectError::Stopping);
+        }
+        let max = self.config.connections_max;
+        if self.connections.len() >= max {
+            self.counters.connection_refused();
+            return Err(ConnectError::Full { max });
+        }
+        self.counters.0.connections_total += 1;
+        let index = self.connections.insert(Connection::new());
+        self.connections.requeue(Queue::Handshake, index, now);
+        Ok(self.connections.id(index))
     }
 
-    /// Bytes have arrived. All complete frames in them are carried out; a partial
-    /// one is kept.
+    /// Bytes have arrived. All complete messages in them are carried out, until the
+    /// connection's output is full: the rest waits for
+    /// [`consume_output`](Self::consume_output). A partial message is kept.
+    ///
+    /// What comes from a connection that is not there or is closing is ignored.
     pub fn handle_input(&mut self, now: Instant, connection: ConnectionId, bytes: &[u8]) {
-        todo!()
+        let now = self.advance(now);
+        if let Some(index) = self.connections.index(connection) {
+            self.take_input(now, index, bytes);
+        }
+        self.pump(now);
     }
 
     /// The transport connection is gone; what is still queued for it is dropped.
     pub fn handle_disconnect(&mut self, now: Instant, connection: ConnectionId) {
-        todo!()
+        let now = self.advance(now);
+        if let Some(index) = self.connections.index(connection) {
+            self.unbind(now, index);
+            self.connections.remove(index);
+        }
+        self.pump(now);
     }
 
     /// Does everything that is due at or before `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        todo!()
+        let now = self.advance(now);
+        self.pump(now);
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is next due.
+    /// When [`handle_timeout`](Self::handle_timeout) is next due. May change with every
+    /// call of another method.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
+        let due = |queue, delay| {
+            let (_, since) = self.connections.first(queue)?;
+            Some(since + delay)
+        };
+        [
+            self.table.poll_timeout(),
+            self.dialect.poll_timeout(),
+            due(Queue::Handshake, self.config.handshake_max),
+            due(Queue::Heard, self.config.idle_max),
+            due(Queue::Stalled, self.config.idle_max),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The next connection whose output, state or appetite has changed since it was last
     /// returned from here.
     pub fn poll_connection(&mut self) -> Option<ConnectionId> {
-        todo!()
+        let (index, _) = self.connections.first(Queue::Ready)?;
+        self.connections.unlink(Queue::Ready, index);
+        Some(self.connections.id(index))
     }
 
     /// Bytes to write to this connection now.
     #[must_use]
     pub fn output(&self, connection: ConnectionId) -> &[u8] {
-        todo!()
+        match self.connections.index(connection) {
+            Some(index) => self.connections[index].output.as_slice(),
+            None => &[],
+        }
     }
 
-    /// The first `bytes` of [`output`](Self::output) were written.
+    /// The first `bytes` of [`output`](Self::output) were written. If there is room
+    /// again, input and events that had to wait are taken up.
     pub fn consume_output(&mut self, now: Instant, connection: ConnectionId, bytes: usize) {
-        todo!()
+        let now = self.advance(now);
+        if let Some(index) = self.connections.index(connection) {
+            self.connections.consume(now, index, bytes);
+            self.resume_output(now, index);
+        }
+        self.pump(now);
     }
 
     /// Whether the transport should read from this connection: not while its output
     /// is over the limit, nor when it is closing.
     #[must_use]
     pub fn wants_input(&self, connection: ConnectionId) -> bool {
-        todo!()
+        self.connections.index(connection).is_some_and(|index| {
+            let connection = &self.connections[index];
+            !connection.is_closing() && connection.backlog.is_empty() && self.has_room(index)
+        })
     }
 
     /// Whether the transport should close this connection once its output is written,
-    /// and then call [`handle_disconnect`](Self::handle_disconnect).
+    /// and then call [`handle_disconnect`](Self::handle_disconnect). So it should with
+    /// one that is not there.
     #[must_use]
     pub fn is_closing(&self, connection: ConnectionId) -> bool {
-        todo!()
+        self.connections
+            .index(connection)
+            .is_none_or(|index| self.connections[index].is_closing())
     }
 
     /// Tells every client that the broker is about to stop, and closes their connections.
+    /// Their sessions are as if the connections were lost.
     pub fn stop(&mut self, now: Instant) {
-        todo!()
+        let now = self.advance(now);
+        self.is_stopping = true;
+        for index in self.connections.indices() {
+            let Some(connection) = self.connections.try_get(index) else {
+                continue;
+            };
+            if connection.is_closing() {
+                continue;
+            }
+            if connection.session.is_some() {
+                self.tell(now, index, Answer::Stopping);
+            }
+            self.close(now, index);
+        }
+        self.pump(now);
+    }
+
+    /// Raises the ceiling of the tokens that may be given.
+    pub fn set_token_ceiling(&mut self, now: Instant, ceiling: FencingToken) {
+        let now = self.advance(now);
+        self.table.set_token_ceiling(now, ceiling);
+        self.pump(now);
+    }
+
+    /// Ends the grace period of a restarted broker before its time.
+    pub fn end_grace(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.grace_until = None;
+        self.table.end_grace(now);
+        self.pump(now);
+    }
+
+    /// Until when nothing but reclaims is granted, if the broker has restarted.
+    #[must_use]
+    pub fn grace_until(&self) -> Option<Instant> {
+        self.grace_until
+    }
+
+    /// The broker's counters.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> Status {
+        let now = now.max(self.now);
+        let counts = self.table.counts();
+        let last_token = counts.last_token.map_or(0, FencingToken::as_u64);
+        Status {
+            uptime: now.saturating_duration_since(self.started),
+            incarnation: self.config.incarnation,
+            connections: self.connections.len(),
+            sessions: counts.sessions,
+            keys: counts.keys,
+            held: counts.held,
+            waiting: counts.waiting,
+            last_token,
+            // Every grant takes the next token.
+            grants: (last_token + 1).saturating_sub(self.config.table.first_token.as_u64()),
+            grace: self
+                .grace_until
+                .map(|until| until.saturating_duration_since(now)),
+            ..self.counters.0
+        }
+    }
+
+    /// The lock table, to look at.
+    #[must_use]
+    pub fn table(&self) -> &LockTable<Growable> {
+        &self.table
+    }
+
+    /// Does what is due, so that it comes before what happens at `now`.
+    fn advance(&mut self, now: Instant) -> Instant {
+        self.now = self.now.max(now);
+        let now = self.now;
+        if self.poll_timeout().is_none_or(|due| due > now) {
+            return now;
+        }
+        self.grace_until = self.grace_until.filter(|&until| until > now);
+        self.table.handle_timeout(now);
+        self.sessions.expire(now);
+        self.dialect.handle_timeout(now);
+        self.end_late_connections(now);
+        now
+    }
+
+    /// Takes what the lock table and the dialect have to tell to the connections.
+    fn pump(&mut self, now: Instant) {
+        while let Some(session) = self.table.poll_session() {
+            if self.sessions.get(session).is_some() {
+                self.tell_events(now, session);
+            } else {
+                while let Some(event) = self.table.poll_event(session) {
+                    self.dialect
+                        .handle_event(now, session, event, &mut self.table);
+                }
+            }
+        }
+        self.collect_lines(now);
+    }
+
+    /// Sends a native session's events, as many as its connection has room for.
+    fn tell_events(&mut self, now: Instant, id: SessionId) {
+        let Some(index) = self
+            .sessions
+            .get(id)
+            .and_then(|session| session.connection)
+            .and_then(|connection| self.connections.index(connection))
+        else {
+            return;
+        };
+        loop {
+            if !self.has_room(index) {
+                self.connections[index].owes_events = true;
+                return;
+            }
+            let Some(event) = self.table.poll_event(id) else {
+                self.connections[index].owes_events = false;
+                return;
+            };
+            self.tell(now, index, answer_to(event));
+        }
+    }
+
+    /// Takes the dialect's replies to the connections that they are for.
+    fn collect_lines(&mut self, now: Instant) {
+        while let Some((id, output)) = self.dialect.poll_output() {
+            let Some(index) = self.connections.index(id) else {
+                continue;
+            };
+            if self.connections[index].is_closing() {
+                continue;
+            }
+            match output {
+                live_mutex::Output::Bytes(bytes) => {
+                    self.connections
+                        .write(now, index, |output| output.extend_from_slice(bytes));
+                    let bytes_max = self.config.output_bytes_max;
+                    if self.connections[index].output.len() > 2 * bytes_max as usize {
+                        self.fault(
+                            now,
+                            index,
+                            FaultKind::SlowReader,
+                            format_args!(
+                                "more than twice output_bytes_max ({bytes_max}) is queued for \
+                                 this connection; read replies as they come"
+                            ),
+                        );
+                    }
+                }
+                live_mutex::Output::Close => self.close(now, index),
+            }
+        }
+    }
+
+    /// Sends what nobody asked for at this moment.
+    fn tell(&mut self, now: Instant, index: u32, body: Answer<'_>) {
+        self.connections.send(now, index, 0, body);
+        let connection = &mut self.connections[index];
+        connection.told = connection.told.wrapping_add(1);
+    }
+
+    /// Whether more may be queued towards the peer.
+    fn has_room(&self, index: u32) -> bool {
+        self.connections[index].output.len() < self.config.output_bytes_max as usize
+    }
+
+    /// The output has been read from: what was kept waiting goes on.
+    fn resume_output(&mut self, now: Instant, index: u32) {
+        let connection = &self.connections[index];
+        let waits =
+            connection.owes_events || !connection.backlog.is_empty() || !self.has_room(index);
+        if connection.is_closing() || !waits {
+            return;
+        }
+        // Nothing was read from the peer, but it has shown that it lives.
+        if connection.session.is_some() {
+            self.connections.requeue(Queue::Heard, index, now);
+        }
+        // Not at the first byte of room: work is worth it by the batch.
+        if self.connections[index].output.len() > self.config.output_bytes_max as usize / 2 {
+            return;
+        }
+        self.connections.enqueue(Queue::Ready, index, now);
+        if self.connections[index].owes_events
+            && let Some(session) = self.connections[index].session
+        {
+            self.tell_events(now, session);
+        }
+        self.take_input(now, index, &[]);
+    }
+
+    /// Ends the connection for a fault, and says what it was.
+    fn fault(&mut self, now: Instant, index: u32, kind: FaultKind, text: fmt::Arguments<'_>) {
+        self.counters.fault(kind);
+        if self.connections[index].speaks_lines {
+            let name = counters::fault_name(kind);
+            self.connections.write(now, index, |output| {
+                lines::append_fault(name, text, output);
+            });
+        } else {
+            let text = alloc::format!("{text}");
+            self.tell(now, index, Answer::Fault { kind, text: &text });
+        }
+        self.close(now, index);
+    }
+
+    /// Ends the connection once its output is written. What it was bound to has lost it
+    /// already now.
+    fn close(&mut self, now: Instant, index: u32) {
+        self.unbind(now, index);
+        let connection = &mut self.connections[index];
+        connection.phase = Phase::Closing;
+        connection.input = Input::Magic { matched: 0 };
+        let backlog = core::mem::take(&mut connection.backlog);
+        self.connections.give_back(backlog);
+        self.connections.unlink(Queue::Heard, index);
+        self.connections.unlink(Queue::Stalled, index);
+        self.connections.requeue(Queue::Handshake, index, now);
+        self.connections.enqueue(Queue::Ready, index, now);
+    }
+
+    /// The session or dialect state of this connection loses it.
+    fn unbind(&mut self, now: Instant, index: u32) {
+        if let Some(session) = self.connections[index].session.take() {
+            // Only an invariant's breach could make this fail.
+            let known = self.table.disconnect(now, session);
+            debug_assert!(known.is_ok(), "a bound session is in the table");
+            self.sessions.detach(now, session);
+        }
+        if core::mem::take(&mut self.connections[index].in_dialect) {
+            let id = self.connections.id(index);
+            self.dialect.handle_disconnect(now, id, &mut self.table);
+        }
+    }
+
+    /// Ends the connections that are too late with whatever they owe.
+    fn end_late_connections(&mut self, now: Instant) {
+        let (handshake_max, idle_max) = (self.config.handshake_max, self.config.idle_max);
+        while let Some(index) = self.first_due(now, Queue::Handshake, handshake_max) {
+            if self.connections[index].is_closing() {
+                // It does not read its last replies: they are dropped, so that the
+                // transport can close at once.
+                self.connections.unlink(Queue::Handshake, index);
+                let buffer = self.connections[index].output.take_buffer();
+                self.connections.give_back(buffer);
+                self.connections.enqueue(Queue::Ready, index, now);
+                continue;
+            }
+            let text = format_args!(
+                "the handshake was not finished within {handshake_max:?}; send the protocol's \
+                 magic and Hello, or a line of JSON, at once"
+            );
+            self.fault(now, index, FaultKind::Idle, text);
+        }
+        while let Some(index) = self.first_due(now, Queue::Heard, idle_max) {
+            let text =
+                format_args!("no complete message came for {idle_max:?}; ping at a third of that");
+            self.fault(now, index, FaultKind::Idle, text);
+        }
+        while let Some(index) = self.first_due(now, Queue::Stalled, idle_max) {
+            let text = format_args!("nothing of what was sent was read for {idle_max:?}");
+            self.fault(now, index, FaultKind::SlowReader, text);
+        }
+    }
+
+    fn first_due(&self, now: Instant, queue: Queue, delay: core::time::Duration) -> Option<u32> {
+        let (index, since) = self.connections.first(queue)?;
+        (since + delay <= now).then_some(index)
     }
 }
+
+fn answer_to(event: Event) -> Answer<'static> {
+    match event {
+        Event::Granted { id, grant } => Answer::Granted { id, grant },
+        Event::TimedOut { id } => Answer::TimedOut { id },
+        Event::Expired { id, token } => Answer::Expired { id, token },
+        Event::Revoked { id, token } => Answer::Revoked { id, token },
+        Event::Contended { id } => Answer::Contended { id },
+    }
+}
+
+#[cfg(test)]
+mod tests;

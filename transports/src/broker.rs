@@ -21,7 +21,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lmx_core::broker::{BrokerConfig, ConnectError};
+use lmx_core::broker::{BrokerConfig, ConfigError, ConnectError};
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::net::{self, Address, Endpoint, ListenError, UnixListening};
@@ -34,6 +34,9 @@ pub enum BindError {
     /// It was given no address.
     #[error("a broker needs an address to listen on: a TCP host and port, or the path of a socket")]
     NoAddress,
+    /// Its limits do not go together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -219,6 +222,7 @@ impl BrokerBuilder {
 
     /// As [`bind`](Self::bind), but may be tried again.
     pub(crate) fn bind_blocking(&self) -> Result<Broker, BindError> {
+        self.config.check()?;
         let (tcp, unix) = self.listen_all()?;
         if tcp.is_empty() && unix.is_empty() {
             return Err(BindError::NoAddress);

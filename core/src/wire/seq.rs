@@ -13,6 +13,16 @@ pub struct Seq<'a, T> {
     item: PhantomData<T>,
 }
 
+impl<T> Default for Seq<'_, T> {
+    /// No items.
+    fn default() -> Self {
+        Self {
+            bytes: &[],
+            item: PhantomData,
+        }
+    }
+}
+
 impl<T> core::fmt::Debug for Seq<'_, T> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "Seq({} bytes)", self.bytes.len())
@@ -61,6 +71,12 @@ impl<'b, T: Serialize> SeqBuf<'b, T> {
 
     /// Appends `item` if there is room for it, and says whether there was.
     pub fn push(&mut self, item: &T) -> bool {
+        self.push_short_lived(item)
+    }
+
+    /// Appends an item that does not live as long as the others: it must be a `T` but for
+    /// its lifetimes.
+    pub(crate) fn push_short_lived(&mut self, item: &impl Serialize) -> bool {
         match postcard::to_slice(item, &mut self.buffer[self.used..]) {
             Ok(written) => {
                 self.used += written.len();

@@ -19,7 +19,7 @@ pub fn default_config() -> BrokerConfig {
         handshake_max: Duration::from_secs(10),
         secret_seed: [0; 16],
         incarnation: 1,
-        auth_token: None,
+        ..BrokerConfig::default()
     }
 }
 

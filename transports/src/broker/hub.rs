@@ -44,7 +44,8 @@ impl Hub {
     ) -> Self {
         Self {
             state: Mutex::new(State {
-                machine: Machine::new(clock::now(), config),
+                machine: Machine::new(clock::now(), config)
+                    .expect("the limits were checked before listening"),
                 links: HashMap::new(),
                 sockets: Slab::new(),
                 registry,

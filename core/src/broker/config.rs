@@ -1,0 +1,126 @@
+//! A broker's limits, checked when it is made.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::{FencingToken, TableConfig};
+
+/// What a frame needs beside the keys, labels and names in it.
+const FRAME_FIXED_BYTES: u32 = 256;
+
+/// What a broker allows and how it begins.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// The lock table's limits.
+    pub table: TableConfig,
+    /// Connections open at one time.
+    pub connections_max: u32,
+    /// Bytes in one frame's body, or in one line of live-mutex's protocol.
+    pub frame_bytes_max: u32,
+    /// Bytes queued towards one peer before no more is read from it, nor told to it; twice
+    /// as many end its connection.
+    pub output_bytes_max: u32,
+    /// Bytes in the name that a session may give itself.
+    pub name_bytes_max: u32,
+    /// A connection that says nothing for so long is taken for lost (native sessions only;
+    /// live-mutex clients have no heartbeat). So is any that takes longer to finish a frame
+    /// or line it has begun, or to read the next byte of what is queued for it.
+    pub idle_max: Duration,
+    /// A connection that has not finished its handshake by then is closed. One that is
+    /// being closed has as long to read its last replies.
+    pub handshake_max: Duration,
+    /// Key for the secrets of sessions; unpredictable to clients.
+    pub secret_seed: [u8; 16],
+    /// Which run of the broker this is; larger than every earlier one's.
+    pub incarnation: u64,
+    /// The token that clients must show, if any.
+    pub auth_token: Option<Vec<u8>>,
+    /// The largest token that may be given until the ceiling is raised
+    /// ([`Broker::set_token_ceiling`](super::Broker::set_token_ceiling)).
+    pub token_ceiling: Option<FencingToken>,
+    /// For so long from its start the broker grants nothing but reclaims; zero if it has no
+    /// predecessor whose clients may still hold.
+    pub grace: Duration,
+}
+
+impl Default for BrokerConfig {
+    /// Sane for a broker but for the seeds, which are fixed and must be replaced where
+    /// clients are not trusted, and the incarnation, which each run must choose.
+    fn default() -> Self {
+        Self {
+            table: TableConfig::default(),
+            connections_max: 16_384,
+            frame_bytes_max: 64 * 1024,
+            output_bytes_max: 256 * 1024,
+            name_bytes_max: 256,
+            idle_max: Duration::from_secs(10),
+            handshake_max: Duration::from_secs(5),
+            secret_seed: *b"not-a-secret-yet",
+            incarnation: 1,
+            auth_token: None,
+            token_ceiling: None,
+            grace: Duration::ZERO,
+        }
+    }
+}
+
+/// Why a configuration is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A frame has no room for the keys, labels and names that are allowed.
+    #[error(
+        "frame_bytes_max is {bytes}, but one key, label and name of the allowed lengths \
+         need {bytes_min}"
+    )]
+    FrameTooSmall {
+        /// The limit given.
+        bytes: u32,
+        /// The least it must be.
+        bytes_min: u32,
+    },
+    /// The output has no room for one frame.
+    #[error("output_bytes_max is {bytes}, but one frame of frame_bytes_max needs {bytes_min}")]
+    OutputTooSmall {
+        /// The limit given.
+        bytes: u32,
+        /// The least it must be.
+        bytes_min: u32,
+    },
+    /// An authentication token of no bytes, which would let everybody in.
+    #[error("the authentication token is empty; leave it out to let everybody in")]
+    EmptyAuthToken,
+}
+
+impl BrokerConfig {
+    /// Whether the limits go together.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the limit that is too small, and what it must be at least.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let bytes_min = self
+            .table
+            .key_bytes_max
+            .saturating_add(self.table.label_bytes_max)
+            .saturating_add(self.name_bytes_max)
+            .saturating_add(FRAME_FIXED_BYTES);
+        if self.frame_bytes_max < bytes_min {
+            return Err(ConfigError::FrameTooSmall {
+                bytes: self.frame_bytes_max,
+                bytes_min,
+            });
+        }
+        let bytes_min = self.frame_bytes_max.saturating_add(4);
+        if self.output_bytes_max < bytes_min {
+            return Err(ConfigError::OutputTooSmall {
+                bytes: self.output_bytes_max,
+                bytes_min,
+            });
+        }
+        if self.auth_token.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ConfigError::EmptyAuthToken);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,276 @@
+//! The connections of a broker: slots, the queues that link them, and their buffers.
+
+use alloc::{boxed::Box, vec::Vec};
+
+use super::connection::Connection;
+use crate::Instant;
+use crate::wire::{Answer, Reply, frame};
+
+/// Buffers kept for the next connection that needs one, and how large each may be: enough
+/// that a busy broker allocates nothing, and an idle connection has none.
+const SPARES_MAX: usize = 32;
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+
+const NONE: u32 = u32::MAX;
+
+/// A connection of a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    pub(crate) const fn new(index: u32, generation: u32) -> Self {
+        Self(((generation as u64) << 32) | index as u64)
+    }
+
+    /// The number that names this connection in logs.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    const fn index(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// What a connection can be queued for. Each queue is in order of time, for each of the
+/// first three has one delay, the same for all in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// Has not finished its handshake, or is closing.
+    Handshake,
+    /// Must be heard from: a native session, or a line that was begun.
+    Heard,
+    /// Has output, and must read some of it.
+    Stalled,
+    /// Has changed since the transport last looked at it.
+    Ready,
+}
+
+const QUEUES: usize = 4;
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    queued: bool,
+    since: Instant,
+    before: u32,
+    after: u32,
+}
+
+impl Link {
+    const LOOSE: Self = Self {
+        queued: false,
+        since: Instant::EPOCH,
+        before: NONE,
+        after: NONE,
+    };
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    first: u32,
+    last: u32,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    links: [Link; QUEUES],
+    connection: Option<Box<Connection>>,
+}
+
+/// Every connection, by index.
+#[derive(Debug)]
+pub(super) struct Connections {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    ends: [Ends; QUEUES],
+    spares: Vec<Vec<u8>>,
+}
+
+impl Connections {
+    pub(super) const fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            ends: [Ends {
+                first: NONE,
+                last: NONE,
+            }; QUEUES],
+            spares: Vec::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        (self.slots.len() - self.free.len()) as u32
+    }
+
+    pub(super) fn insert(&mut self, connection: Connection) -> u32 {
+        let connection = Some(Box::new(connection));
+        if let Some(index) = self.free.pop() {
+            self.slots[index as usize].connection = connection;
+            return index;
+        }
+        let index = u32::try_from(self.slots.len()).expect("fewer connections than u32 counts");
+        self.slots.push(Slot {
+            generation: 0,
+            links: [Link::LOOSE; QUEUES],
+            connection,
+        });
+        index
+    }
+
+    /// Forgets the connection and takes it out of every queue.
+    pub(super) fn remove(&mut self, index: u32) -> Connection {
+        for queue in [Queue::Handshake, Queue::Heard, Queue::Stalled, Queue::Ready] {
+            self.unlink(queue, index);
+        }
+        let slot = &mut self.slots[index as usize];
+        let mut connection = slot.connection.take().expect("the slot is in use");
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(index);
+        self.give_back(connection.output.take_buffer());
+        self.give_back(core::mem::take(&mut connection.backlog));
+        *connection
+    }
+
+    pub(super) fn id(&self, index: u32) -> ConnectionId {
+        ConnectionId::new(index, self.slots[index as usize].generation)
+    }
+
+    /// Where the connection is, if it is still there.
+    pub(super) fn index(&self, id: ConnectionId) -> Option<u32> {
+        let slot = self.slots.get(id.index() as usize)?;
+        let index = id.index();
+        (slot.connection.is_some() && ConnectionId::new(index, slot.generation) == id)
+            .then_some(index)
+    }
+
+    pub(super) fn indices(&self) -> impl Iterator<Item = u32> + use<> {
+        0..self.slots.len() as u32
+    }
+
+    pub(super) fn try_get(&self, index: u32) -> Option<&Connection> {
+        self.slots[index as usize].connection.as_deref()
+    }
+
+    /// Puts the connection at the end of the queue, wherever in it it was.
+    pub(super) fn requeue(&mut self, queue: Queue, index: u32, now: Instant) {
+        self.unlink(queue, index);
+        let at = queue as usize;
+        let before = core::mem::replace(&mut self.ends[at].last, index);
+        match before {
+            NONE => self.ends[at].first = index,
+            before => self.slots[before as usize].links[at].after = index,
+        }
+        self.slots[index as usize].links[at] = Link {
+            queued: true,
+            since: now,
+            before,
+            after: NONE,
+        };
+    }
+
+    /// Puts the connection at the end of the queue unless it is in it.
+    pub(super) fn enqueue(&mut self, queue: Queue, index: u32, now: Instant) {
+        if !self.slots[index as usize].links[queue as usize].queued {
+            self.requeue(queue, index, now);
+        }
+    }
+
+    pub(super) fn unlink(&mut self, queue: Queue, index: u32) {
+        let at = queue as usize;
+        let link = core::mem::replace(&mut self.slots[index as usize].links[at], Link::LOOSE);
+        if !link.queued {
+            return;
+        }
+        match link.before {
+            NONE => self.ends[at].first = link.after,
+            before => self.slots[before as usize].links[at].after = link.after,
+        }
+        match link.after {
+            NONE => self.ends[at].last = link.before,
+            after => self.slots[after as usize].links[at].before = link.before,
+        }
+    }
+
+    /// The first in the queue, and since when it is in it.
+    pub(super) fn first(&self, queue: Queue) -> Option<(u32, Instant)> {
+        match self.ends[queue as usize].first {
+            NONE => None,
+            index => Some((
+                index,
+                self.slots[index as usize].links[queue as usize].since,
+            )),
+        }
+    }
+
+    /// Appends a message to the connection's output.
+    pub(super) fn send(&mut self, now: Instant, index: u32, tag: u32, body: Answer<'_>) {
+        let reply = Reply { now, tag, body };
+        self.write(now, index, |output| frame::append(&reply, output));
+    }
+
+    /// Lets `write` append to the connection's output.
+    pub(super) fn write(&mut self, now: Instant, index: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let spares = &mut self.spares;
+        let output = &mut self.slots[index as usize]
+            .connection
+            .as_mut()
+            .expect("only connections that are there are written to")
+            .output;
+        write(output.buffer(|| spares.pop().unwrap_or_default()));
+        self.enqueue(Queue::Stalled, index, now);
+        self.enqueue(Queue::Ready, index, now);
+    }
+
+    /// Takes `bytes` off the connection's output.
+    pub(super) fn consume(&mut self, now: Instant, index: u32, bytes: usize) {
+        let output = &mut self[index].output;
+        output.consume(bytes);
+        if output.is_empty() {
+            let buffer = output.take_buffer();
+            self.give_back(buffer);
+            self.unlink(Queue::Stalled, index);
+        } else if bytes > 0 && !self[index].is_closing() {
+            self.requeue(Queue::Stalled, index, now);
+        }
+    }
+
+    /// Keeps `bytes` for when the connection's output has room again.
+    pub(super) fn keep(&mut self, index: u32, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self[index].backlog.capacity() == 0 {
+            self[index].backlog = self.spares.pop().unwrap_or_default();
+        }
+        self[index].backlog.extend_from_slice(bytes);
+    }
+
+    /// Takes a buffer that is no longer needed, for the next who needs one.
+    pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
+        let useful = buffer.capacity() > 0 && buffer.capacity() <= SPARE_BYTES_MAX;
+        if useful && self.spares.len() < SPARES_MAX {
+            buffer.clear();
+            self.spares.push(buffer);
+        }
+    }
+}
+
+impl core::ops::Index<u32> for Connections {
+    type Output = Connection;
+
+    fn index(&self, index: u32) -> &Connection {
+        self.try_get(index).expect("the slot is in use")
+    }
+}
+
+impl core::ops::IndexMut<u32> for Connections {
+    fn index_mut(&mut self, index: u32) -> &mut Connection {
+        self.slots[index as usize]
+            .connection
+            .as_deref_mut()
+            .expect("the slot is in use")
+    }
+}

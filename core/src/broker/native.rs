@@ -1,0 +1,393 @@
+//! The native protocol: what each command does.
+
+use alloc::vec::Vec;
+
+use super::connection::Phase;
+use super::connections::Queue;
+use super::session;
+use super::{Broker, report};
+use crate::table::{AcquireError, Acquired, ForceTarget, OpenError};
+use crate::wire::{
+    AcquireFields, Answer, Command, FaultKind, Hello, QueryError, Request, Resumed, Ticket, Welcome,
+};
+use crate::{Acquire, Instant, Key, KeyError, SessionId, TableConfig, Want};
+
+/// So many wants of one request are put together without an allocation.
+const WANTS_INLINE: usize = 16;
+
+impl Broker {
+    pub(super) fn handle_frame(&mut self, now: Instant, index: u32, body: &[u8]) {
+        let request = match Request::decode(body) {
+            Ok(request) => request,
+            Err(error) => {
+                return self.fault(now, index, FaultKind::Malformed, format_args!("{error}"));
+            }
+        };
+        if request.tag == 0 {
+            let text = format_args!("a request has tag zero; number requests from one");
+            return self.fault(now, index, FaultKind::Malformed, text);
+        }
+        match (self.connections[index].session, request.body) {
+            (None, Command::Hello(hello)) => self.hello(now, index, request.tag, hello),
+            (None, _) => {
+                let text = format_args!("the first command must be Hello");
+                self.fault(now, index, FaultKind::OutOfOrder, text);
+            }
+            (Some(_), Command::Hello(_)) => {
+                let text = format_args!("this connection has a session already; Hello comes once");
+                self.fault(now, index, FaultKind::OutOfOrder, text);
+            }
+            (Some(session), command) => {
+                if self.confirm(now, index, session, request.seen) {
+                    self.command(now, index, session, request.tag, command);
+                }
+            }
+        }
+    }
+
+    /// Opens or resumes a session.
+    fn hello(&mut self, now: Instant, index: u32, tag: u32, hello: Hello<'_>) {
+        if let Some(token) = &self.config.auth_token
+            && !session::is_authorized(token, hello.auth)
+        {
+            let text = if hello.auth.is_empty() {
+                format_args!("this broker requires an authentication token, and none was shown")
+            } else {
+                format_args!("the authentication token is wrong")
+            };
+            return self.fault(now, index, FaultKind::Unauthorized, text);
+        }
+        let (bytes, bytes_max) = (hello.name.len(), self.config.name_bytes_max);
+        if bytes > bytes_max as usize {
+            let text = format_args!(
+                "the session's name has {bytes} bytes; a name has at most {bytes_max}"
+            );
+            return self.fault(now, index, FaultKind::Malformed, text);
+        }
+        let opened = match hello.resume {
+            None => self.open(now, index, hello, Resumed::New),
+            Some(ticket) => self.resume(now, index, hello, ticket),
+        };
+        let Some((session, resumed)) = opened else {
+            return;
+        };
+        self.connections.unlink(Queue::Handshake, index);
+        let connection = &mut self.connections[index];
+        connection.phase = Phase::Open;
+        connection.session = Some(session);
+        let welcome = Welcome {
+            ticket: session::ticket(&self.config.secret_seed, self.config.incarnation, session),
+            resumed,
+            resume_window: self
+                .sessions
+                .get(session)
+                .expect("it was opened or resumed above")
+                .resume_window,
+            idle_max: self.config.idle_max,
+            frame_bytes_max: self.config.frame_bytes_max,
+            grace_until: self.grace_until,
+        };
+        self.connections
+            .send(now, index, tag, Answer::Welcome(welcome));
+        self.tell_events(now, session);
+    }
+
+    fn open(
+        &mut self,
+        now: Instant,
+        index: u32,
+        hello: Hello<'_>,
+        resumed: Resumed,
+    ) -> Option<(SessionId, Resumed)> {
+        let window = hello.resume_window.min(self.config.table.resume_window_max);
+        match self.table.open_session(now, window) {
+            Ok(session) => {
+                self.counters.0.sessions_total += 1;
+                let connection = self.connections.id(index);
+                let may_reclaim = resumed == Resumed::Restarted;
+                self.sessions
+                    .open(session, connection, hello.name, window, may_reclaim);
+                Some((session, resumed))
+            }
+            Err(error) => {
+                self.counters.open(error);
+                let option = match error {
+                    OpenError::Full { .. } => "sessions_max",
+                    OpenError::WindowTooLong { .. } => "resume_window_max",
+                };
+                let text = format_args!("{error} ({option})");
+                self.fault(now, index, FaultKind::Full, text);
+                None
+            }
+        }
+    }
+
+    fn resume(
+        &mut self,
+        now: Instant,
+        index: u32,
+        hello: Hello<'_>,
+        ticket: Ticket,
+    ) -> Option<(SessionId, Resumed)> {
+        let is_genuine = session::is_genuine(&self.config.secret_seed, &ticket);
+        if ticket.incarnation != self.config.incarnation {
+            let is_earlier = ticket.incarnation < self.config.incarnation;
+            // A broker that has kept its seed knows its predecessors' tickets.
+            let resumed = if is_genuine && is_earlier {
+                Resumed::Restarted
+            } else {
+                Resumed::Lost
+            };
+            return self.open(now, index, hello, resumed);
+        }
+        if !is_genuine {
+            let text = format_args!(
+                "the secret shown is not that of the session to be resumed; open a new one"
+            );
+            self.fault(now, index, FaultKind::Unauthorized, text);
+            return None;
+        }
+        let session = ticket.session;
+        if self.table.resume(now, session).is_err() {
+            self.sessions.remove(session);
+            return self.open(now, index, hello, Resumed::Lost);
+        }
+        self.counters.0.resumes += 1;
+        let connection = self.connections.id(index);
+        let before = self.sessions.attach(session, connection, hello.name);
+        if let Some(before) = before.and_then(|id| self.connections.index(id)) {
+            // From here on its end concerns nobody else.
+            self.connections[before].session = None;
+            let text = format_args!("another connection has resumed this session");
+            self.fault(now, before, FaultKind::TakenOver, text);
+        }
+        Some((session, Resumed::Resumed))
+    }
+
+    /// The client has received so many of the replies that it was sent unasked.
+    fn confirm(&mut self, now: Instant, index: u32, session: SessionId, seen: u32) -> bool {
+        let connection = &mut self.connections[index];
+        if seen == connection.seen {
+            return true;
+        }
+        let told = connection.told;
+        // Both counts wrap.
+        if seen.wrapping_sub(connection.seen) > told.wrapping_sub(connection.seen) {
+            let text = format_args!("{seen} replies with tag zero are confirmed; {told} were sent");
+            self.fault(now, index, FaultKind::OutOfOrder, text);
+            return false;
+        }
+        connection.seen = seen;
+        self.table.confirm(session, seen);
+        true
+    }
+
+    fn command(&mut self, now: Instant, index: u32, by: SessionId, tag: u32, command: Command<'_>) {
+        let mut wants = Wants::default();
+        let key_bytes_max = self.config.table.key_bytes_max;
+        let refusals = &mut self.counters;
+        let answer = match command {
+            Command::Hello(_) => unreachable!("told apart by the caller"),
+            Command::Acquire(fields) => {
+                let id = fields.id;
+                match wants.collect(&fields, &self.config.table) {
+                    Err(Unasked::Malformed(error)) => {
+                        let text = format_args!("a want of the request cannot be read: {error}");
+                        return self.fault(now, index, FaultKind::Malformed, text);
+                    }
+                    Err(Unasked::Refused(error)) => refuse_acquire(refusals, fields, error),
+                    Ok(()) => match self.table.acquire(now, by, &fields.ask(wants.as_slice())) {
+                        Ok(Acquired::Granted(grant)) => Answer::Granted { id, grant },
+                        Ok(Acquired::Queued { ahead }) => Answer::Queued { id, ahead },
+                        Err(AcquireError::Busy) => {
+                            refusals.acquire(AcquireError::Busy);
+                            let wants = wants.as_slice();
+                            report::busy(&self.table, &self.sessions, &mut self.scratch, id, wants)
+                        }
+                        Err(error) => refuse_acquire(refusals, fields, error),
+                    },
+                }
+            }
+            Command::Reclaim { request, token } => {
+                let id = request.id;
+                let may_reclaim = self.grace_until.is_some()
+                    && self
+                        .sessions
+                        .get(by)
+                        .is_some_and(|session| session.may_reclaim);
+                match wants.collect(&request, &self.config.table) {
+                    Err(Unasked::Malformed(error)) => {
+                        let text = format_args!("a want of the request cannot be read: {error}");
+                        return self.fault(now, index, FaultKind::Malformed, text);
+                    }
+                    Err(Unasked::Refused(error)) => refuse_acquire(refusals, request, error),
+                    Ok(()) if !may_reclaim => {
+                        refuse_acquire(refusals, request, AcquireError::ReclaimTooLate)
+                    }
+                    Ok(()) => {
+                        let ask = request.ask(wants.as_slice());
+                        match self.table.reclaim(now, by, &ask, token) {
+                            Ok(grant) => Answer::Granted { id, grant },
+                            Err(error) => refuse_acquire(refusals, request, error),
+                        }
+                    }
+                }
+            }
+            Command::Release { id } => match self.table.release(now, by, id) {
+                Ok(()) => Answer::Released { id },
+                Err(error) => {
+                    refusals.0.refused_absent += 1;
+                    Answer::ReleaseRefused { id, error }
+                }
+            },
+            Command::Renew { id, lease } => match self.table.renew(now, by, id, lease) {
+                Ok(deadline) => Answer::Renewed { id, deadline },
+                Err(error) => {
+                    refusals.renew(error);
+                    Answer::RenewRefused { id, error }
+                }
+            },
+            Command::Cancel { id } => match self.table.cancel(now, by, id) {
+                Ok(()) => Answer::Cancelled { id },
+                Err(error) => {
+                    refusals.0.refused_absent += 1;
+                    Answer::CancelRefused { id, error }
+                }
+            },
+            Command::Convert { id, to } => match self.table.convert(now, by, id, to) {
+                Ok(Some(grant)) => Answer::Granted { id, grant },
+                Ok(None) => Answer::Queued { id, ahead: 0 },
+                Err(error) => {
+                    refusals.convert(error);
+                    Answer::ConvertRefused { id, error }
+                }
+            },
+            Command::ForceReleaseKey { key } => match parse_key(key, key_bytes_max) {
+                Ok(key) => {
+                    let target = ForceTarget::Key(key);
+                    let (table, scratch) = (&mut self.table, &mut self.scratch);
+                    report::force_release(table, &self.sessions, scratch, now, target)
+                }
+                Err(error) => {
+                    refusals.0.refused_invalid += 1;
+                    Answer::QueryRefused { error }
+                }
+            },
+            Command::ForceReleaseRequest { id } => {
+                let target = ForceTarget::Request(id);
+                let (table, scratch) = (&mut self.table, &mut self.scratch);
+                report::force_release(table, &self.sessions, scratch, now, target)
+            }
+            Command::Ping => Answer::Pong,
+            Command::List { start } => report::list(&self.table, &mut self.scratch, start),
+            Command::Inspect { key, skip } => match parse_key(key, key_bytes_max) {
+                Ok(key) => {
+                    report::inspect(&self.table, &self.sessions, &mut self.scratch, key, skip)
+                }
+                Err(error) => {
+                    refusals.0.refused_invalid += 1;
+                    Answer::QueryRefused { error }
+                }
+            },
+            Command::Status => Answer::Status(self.status(now)),
+            Command::Goodbye => {
+                let known = self.table.close_session(now, by);
+                debug_assert!(known.is_ok(), "a bound session is in the table");
+                self.sessions.remove(by);
+                self.connections[index].session = None;
+                self.connections.send(now, index, tag, Answer::Bye);
+                return self.close(now, index);
+            }
+        };
+        self.connections.send(now, index, tag, answer);
+    }
+}
+
+fn refuse_acquire<'a>(
+    counters: &mut super::Counters,
+    fields: AcquireFields<'_>,
+    error: AcquireError,
+) -> Answer<'a> {
+    counters.acquire(error);
+    Answer::AcquireRefused {
+        id: fields.id,
+        error,
+    }
+}
+
+fn parse_key(bytes: &[u8], bytes_max: u32) -> Result<Key<'_>, QueryError> {
+    Key::new(bytes, bytes_max).map_err(|error| match error {
+        KeyError::Empty { bytes_max: max } => QueryError::KeyEmpty { max },
+        KeyError::TooLong { bytes_max: max, .. } => QueryError::KeyTooLong { max },
+    })
+}
+
+impl AcquireFields<'_> {
+    fn ask<'w>(&'w self, wants: &'w [Want<'w>]) -> Acquire<'w> {
+        Acquire {
+            id: self.id,
+            wants,
+            lease: self.lease,
+            wait: self.wait,
+            keep: self.keep,
+            notify_contended: self.notify_contended,
+            front: false,
+            label: self.label,
+            owner: self.owner,
+            lock_delay: self.lock_delay,
+        }
+    }
+}
+
+/// Why fields are no request that the lock table could be asked.
+enum Unasked {
+    Malformed(postcard::Error),
+    Refused(AcquireError),
+}
+
+/// The wants of one request, parsed.
+#[derive(Default)]
+struct Wants<'a> {
+    few: heapless::Vec<Want<'a>, WANTS_INLINE>,
+    many: Vec<Want<'a>>,
+}
+
+impl<'a> Wants<'a> {
+    fn as_slice(&self) -> &[Want<'a>] {
+        if self.many.is_empty() {
+            &self.few
+        } else {
+            &self.many
+        }
+    }
+
+    fn collect(&mut self, fields: &AcquireFields<'a>, limits: &TableConfig) -> Result<(), Unasked> {
+        let max = limits.keys_per_request_max;
+        for (position, want) in fields.wants.iter().enumerate() {
+            let want = want.map_err(Unasked::Malformed)?;
+            if position >= max as usize {
+                return Err(Unasked::Refused(AcquireError::TooManyKeys { max }));
+            }
+            let key = Key::new(want.key, limits.key_bytes_max).map_err(|error| {
+                Unasked::Refused(match error {
+                    KeyError::Empty { .. } => AcquireError::KeyEmpty,
+                    KeyError::TooLong { bytes_max: max, .. } => AcquireError::KeyTooLong { max },
+                })
+            })?;
+            self.push(Want {
+                key,
+                mode: want.mode,
+            });
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, want: Want<'a>) {
+        if !self.many.is_empty() {
+            self.many.push(want);
+        } else if let Err(want) = self.few.push(want) {
+            self.many.extend_from_slice(&self.few);
+            self.many.push(want);
+        }
+    }
+}
