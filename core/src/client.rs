@@ -143,6 +143,18 @@ impl Client {
         todo!()
     }
 
+    /// Whether the client has closed for good.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        todo!()
+    }
+
+    /// Whether this request has not ended yet.
+    #[must_use]
+    pub fn is_known(&self, id: RequestId) -> bool {
+        todo!()
+    }
+
     /// Connects now instead of after the back-off, if there is no connection.
     pub fn reconnect(&mut self, now: Instant) {
         todo!()

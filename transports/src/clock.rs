@@ -13,7 +13,7 @@ use lmx_core::Instant;
 /// have run out.
 #[must_use]
 pub fn now() -> Instant {
-    let since_boot = clock::since_epoch();
+    let since_boot = system::since_epoch();
     Instant::from_nanos(u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX))
 }
 
@@ -108,7 +108,7 @@ impl Future for Alarm {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod clock {
+mod system {
     use rustix::time::{ClockId, clock_gettime};
 
     pub(super) fn since_epoch() -> std::time::Duration {
@@ -121,7 +121,7 @@ mod clock {
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-mod clock {
+mod system {
     use std::sync::LazyLock;
     use std::time::{Duration, Instant};
 

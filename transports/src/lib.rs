@@ -1,8 +1,17 @@
 //! LMX over TCP and Unix sockets.
 
+pub mod blocking;
 pub mod broker;
+mod client;
 pub mod clock;
 pub mod launch;
 pub mod net;
+mod pool;
 
 pub use broker::{Broker, BrokerBuilder};
+pub use client::{
+    Address, AddressError, BoxStream, Client, ClientBuilder, ConnectError, ConvertError,
+    DEFAULT_HOST, DEFAULT_PORT, Guard, Inspection, Lock, LockError, LockFuture, Lost, QueryError,
+    ReleaseError, RenewError, Stream,
+};
+pub use pool::Pool;

@@ -5,7 +5,7 @@ use core::num::NonZeroU32;
 use core::time::Duration;
 
 use crate::table::{AcquireError, ConvertError, ReleaseError, RenewError, Wait};
-use crate::wire::{FaultKind, Status};
+use crate::wire::{FaultKind, QueryError, Status};
 use crate::{FencingToken, Instant, Mode, RequestId};
 
 /// How a client behaves.
@@ -185,12 +185,14 @@ pub enum ClientEvent {
         /// The answer.
         answer: QueryAnswer,
     },
-    /// The broker ended the connection for a fault that connecting again does not mend.
+    /// The connection ends for a fault.
     Failed {
         /// What kind of fault.
         kind: FaultKind,
-        /// The broker's words.
+        /// The broker's words, or the client's own if the broker's cannot be read.
         text: String,
+        /// Whether the client connects again by itself, for that may mend it.
+        retries: bool,
     },
 }
 
@@ -352,6 +354,9 @@ pub enum QueryAnswer {
         /// How many ended.
         count: u32,
     },
-    /// The connection was lost before the answer came; asking again is up to the caller.
+    /// The broker refused the question.
+    Refused(QueryError),
+    /// The connection was lost before the answer came, or there was none for too long;
+    /// asking again is up to the caller.
     Lost,
 }

@@ -1,0 +1,198 @@
+//! What can go wrong, one enum per operation.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lmx_core::client::{Holder, Loss, ReleaseFailure};
+use lmx_core::wire::{FaultKind, QueryError as QueryRefusal};
+use lmx_core::{RequestId, table};
+
+use super::address::{Address, AddressError};
+
+/// Why there is no connection to the broker.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The address could not be read.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Nobody answers there.
+    #[error("no broker answers at {address} ({cause}); start one with `{}`", address.start_command())]
+    Unreachable {
+        /// Where.
+        address: Address,
+        /// What the system said.
+        cause: Arc<io::Error>,
+    },
+    /// The broker ended the connection and said why.
+    #[error("the broker at {address} refused the connection: {text}")]
+    Refused {
+        /// Where.
+        address: Address,
+        /// The kind of fault.
+        kind: FaultKind,
+        /// The broker's words.
+        text: String,
+    },
+    /// The connection ended before the broker had answered.
+    #[error("what answers at {address} ended the connection without a word; is it an LMX broker?")]
+    HungUp {
+        /// Where.
+        address: Address,
+    },
+    /// The background thread that drives all clients could not be started.
+    #[error("the thread that drives LMX clients could not be started: {0}")]
+    Thread(Arc<io::Error>),
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
+}
+
+/// Why a lock was not granted.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// It was not to wait, and the key is held.
+    #[error("`{}` is held by {}", key.escape_ascii(), describe(holders, *waiting))]
+    Busy {
+        /// Which key.
+        key: Vec<u8>,
+        /// Who holds it.
+        holders: Vec<Holder>,
+        /// Requests that wait for it.
+        waiting: u32,
+    },
+    /// It waited as long as it was to.
+    #[error("timed out after waiting {waited:?}")]
+    TimedOut {
+        /// How long that was.
+        waited: Duration,
+    },
+    /// It was ended by force while it waited.
+    #[error("the request was ended by force while it waited")]
+    Revoked,
+    /// It was cancelled by its id while it waited.
+    #[error("the request was cancelled while it waited")]
+    Cancelled,
+    /// The broker refused it.
+    #[error("{0}")]
+    Refused(table::AcquireError),
+    /// It does not fit in a frame that the broker takes.
+    #[error("the request takes {bytes} bytes; the broker takes at most {bytes_max} in one frame")]
+    TooLarge {
+        /// Bytes it takes.
+        bytes: usize,
+        /// The broker's limit.
+        bytes_max: u32,
+    },
+    /// A request under the same id has not ended.
+    #[error("a request under the id {0} has not ended yet; every request has an id of its own")]
+    DuplicateId(RequestId),
+    /// No broker answered in the time it might wait.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The client was closed while it waited.
+    #[error("the client was closed while the request waited")]
+    Closed,
+}
+
+/// Why a release was not confirmed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// The hold had ended before.
+    #[error("the lock was lost before it was released: {0}")]
+    Lost(Loss),
+    /// The broker refused it, or nobody answered in time.
+    #[error("{0}")]
+    Failed(ReleaseFailure),
+    /// The request holds other keys than this one.
+    #[error("the request {id} does not hold `{}`", key.escape_ascii())]
+    WrongKey {
+        /// Which request.
+        id: RequestId,
+        /// The key it was said to hold.
+        key: Vec<u8>,
+    },
+    /// The broker could not be asked who holds the key.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
+}
+
+/// Why a hold was not renewed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenewError {
+    /// The hold has ended.
+    #[error("the lock is lost: {0}")]
+    Lost(Loss),
+    /// The broker refused it.
+    #[error("{0}")]
+    Refused(table::RenewError),
+    /// It was released, or the client was closed.
+    #[error("the lock is not held any more")]
+    NotHeld,
+}
+
+/// Why a hold was not converted.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// The hold has ended.
+    #[error("the lock is lost: {0}")]
+    Lost(Loss),
+    /// The broker refused it.
+    #[error("{0}")]
+    Refused(table::ConvertError),
+    /// It was released, or the client was closed.
+    #[error("the lock is not held any more")]
+    NotHeld,
+}
+
+/// Why a question was not answered.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The broker refused it.
+    #[error("{0}")]
+    Refused(QueryRefusal),
+    /// The connection was lost before the answer came, or there was none.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+/// Who stands in the way, in a few words.
+fn describe(holders: &[Holder], waiting: u32) -> String {
+    let first = match holders {
+        [] => "requests before it".to_owned(),
+        [one] => describe_one(one),
+        [one, others @ ..] => format!("{} and {} more", describe_one(one), others.len()),
+    };
+    match waiting {
+        0 => first,
+        waiting => format!("{first}; {waiting} waiting"),
+    }
+}
+
+fn describe_one(holder: &Holder) -> String {
+    let Holder {
+        id,
+        name,
+        label,
+        age,
+        ..
+    } = holder;
+    let name = match name.as_str() {
+        "" => String::new(),
+        name => format!(" of {name}"),
+    };
+    let label = match label.as_slice() {
+        [] => String::new(),
+        label => format!(" ({})", label.escape_ascii()),
+    };
+    format!("{id}{name}{label} for {age:.1?}")
+}

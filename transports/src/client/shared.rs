@@ -1,0 +1,376 @@
+//! What a client's handles and its driver share: the machine, the stream, and who waits
+//! for what.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use lmx_core::client::{
+    Client as Machine, ClientConfig, ClientEvent, Held, Loss, QueryAnswer, Refusal, ReleaseFailure,
+};
+use lmx_core::table::{ConvertError, RenewError};
+use lmx_core::wire::FaultKind;
+use lmx_core::{Instant, RequestId};
+use smol::io::AsyncWrite;
+
+use super::address::Address;
+use super::error::ConnectError;
+use super::ids::Ids;
+use super::stream::BoxStream;
+use crate::clock;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) address: Address,
+    state: Mutex<State>,
+}
+
+pub(super) struct State {
+    pub(super) machine: Machine,
+    pub(super) stream: Option<BoxStream>,
+    /// The stream takes no more for now; the driver waits for it.
+    pub(super) write_blocked: bool,
+    /// A connection is being made.
+    pub(super) connecting: bool,
+    pub(super) driver: Option<Waker>,
+    /// When the driver wakes up by itself.
+    pub(super) armed: Option<Instant>,
+    /// Nothing will happen any more.
+    pub(super) done: bool,
+    pub(super) ids: Ids,
+    slots: HashMap<RequestId, Slot>,
+    queries: HashMap<u32, QuerySlot>,
+    /// Attempts to connect that came to nothing, and the last of them.
+    failures: u64,
+    failure: Option<ConnectError>,
+    /// What the broker said when it ended the connection.
+    fault: Option<(FaultKind, String)>,
+    link_wakers: Vec<Waker>,
+    wake: Vec<Waker>,
+}
+
+/// What is known about a request that somebody here looks at.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) held: Option<Held>,
+    pub(super) end: Option<End>,
+    pub(super) contended: bool,
+    pub(super) renewed: Option<Result<Held, RenewError>>,
+    pub(super) converted: Option<Result<Held, ConvertError>>,
+    users: u32,
+    wakers: Vec<Waker>,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+pub(super) enum End {
+    Refused(Refusal),
+    Lost(Loss),
+    Released(Result<(), ReleaseFailure>),
+    Cancelled,
+}
+
+#[derive(Debug, Default)]
+struct QuerySlot {
+    answer: Option<QueryAnswer>,
+    waker: Option<Waker>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("connected", &self.machine.is_connected())
+            .field("requests", &self.slots.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(address: Address, config: ClientConfig) -> Self {
+        Self {
+            address,
+            state: Mutex::new(State {
+                machine: Machine::new(clock::now(), config),
+                stream: None,
+                write_blocked: false,
+                connecting: false,
+                driver: None,
+                armed: None,
+                done: false,
+                ids: Ids::new(),
+                slots: HashMap::new(),
+                queries: HashMap::new(),
+                failures: 0,
+                failure: None,
+                fault: None,
+                link_wakers: Vec::new(),
+                wake: Vec::new(),
+            }),
+        }
+    }
+
+    /// Does `act` under the lock, writes what came out of it, and wakes whom it concerns.
+    pub(super) fn with<R>(&self, act: impl FnOnce(&mut State, Instant) -> R) -> R {
+        let mut state = self.lock();
+        let now = clock::now();
+        let result = act(&mut state, now);
+        state.dispatch();
+        state.write_at_once();
+        let driver = state
+            .needs_driver(now)
+            .then(|| state.driver.take())
+            .flatten();
+        let mut wake = std::mem::take(&mut state.wake);
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        for waker in wake.drain(..) {
+            waker.wake();
+        }
+        result
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready once the session is open, or with why this attempt came to nothing.
+    pub(super) fn poll_connected(
+        &self,
+        cx: &mut Context<'_>,
+        failures_before: u64,
+    ) -> Poll<Result<(), ConnectError>> {
+        let mut state = self.lock();
+        if state.machine.is_connected() {
+            return Poll::Ready(Ok(()));
+        }
+        if state.failures != failures_before || state.machine.is_stopped() {
+            return Poll::Ready(Err(state.why_unreachable(&self.address)));
+        }
+        register(&mut state.link_wakers, cx.waker());
+        Poll::Pending
+    }
+
+    pub(super) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.lock();
+        if state.done {
+            return Poll::Ready(());
+        }
+        register(&mut state.link_wakers, cx.waker());
+        Poll::Pending
+    }
+
+    /// Ready with what `look` makes of the request's slot, once it makes something of it.
+    pub(super) fn poll_slot<R>(
+        &self,
+        cx: &mut Context<'_>,
+        id: RequestId,
+        look: impl FnOnce(&mut Slot) -> Option<R>,
+    ) -> Poll<R> {
+        let mut state = self.lock();
+        let slot = state.slots.get_mut(&id).expect("its user is here");
+        if let Some(result) = look(slot) {
+            return Poll::Ready(result);
+        }
+        register(&mut slot.wakers, cx.waker());
+        Poll::Pending
+    }
+
+    pub(super) fn poll_query(&self, cx: &mut Context<'_>, query: u32) -> Poll<QueryAnswer> {
+        let mut state = self.lock();
+        let slot = state.queries.get_mut(&query).expect("its user is here");
+        if let Some(answer) = slot.answer.take() {
+            return Poll::Ready(answer);
+        }
+        slot.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl State {
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// An attempt to connect, or the connection, came to nothing.
+    pub(super) fn fail(&mut self, why: ConnectError) {
+        tracing::debug!(%why, "no connection to the broker");
+        self.failures += 1;
+        self.failure = Some(why);
+        self.wake.append(&mut self.link_wakers);
+    }
+
+    /// Why there is no connection, as well as is known.
+    pub(super) fn why_unreachable(&self, address: &Address) -> ConnectError {
+        match &self.failure {
+            _ if self.done => ConnectError::Closed,
+            Some(failure) => failure.clone(),
+            None => ConnectError::Unreachable {
+                address: address.clone(),
+                cause: Arc::new(io::ErrorKind::TimedOut.into()),
+            },
+        }
+    }
+
+    /// The stream has ended.
+    pub(super) fn hang_up(&mut self, now: Instant, address: &Address) {
+        self.stream = None;
+        self.write_blocked = false;
+        let was_connected = self.machine.is_connected();
+        self.machine.handle_disconnected(now);
+        let address = address.clone();
+        match self.fault.take() {
+            Some((kind, text)) => self.fail(ConnectError::Refused {
+                address,
+                kind,
+                text,
+            }),
+            None if was_connected => {}
+            None => self.fail(ConnectError::HungUp { address }),
+        }
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.done = true;
+        self.stream = None;
+        self.wake.append(&mut self.link_wakers);
+    }
+
+    /// Begins to keep what is known about the request; [`leave`](Self::leave) ends it.
+    pub(super) fn enter(&mut self, id: RequestId) -> &mut Slot {
+        let slot = self.slots.entry(id).or_default();
+        slot.users += 1;
+        slot
+    }
+
+    pub(super) fn leave(&mut self, id: RequestId) {
+        let slot = self.slots.get_mut(&id).expect("its user is here");
+        slot.users -= 1;
+        if slot.users == 0 {
+            self.slots.remove(&id);
+        }
+    }
+
+    pub(super) fn slot(&mut self, id: RequestId) -> Option<&mut Slot> {
+        self.slots.get_mut(&id)
+    }
+
+    pub(super) fn enter_query(&mut self, query: u32) {
+        self.queries.insert(query, QuerySlot::default());
+    }
+
+    pub(super) fn leave_query(&mut self, query: u32) {
+        self.queries.remove(&query);
+    }
+
+    /// Hands the machine's events to those who wait for them.
+    pub(super) fn dispatch(&mut self) {
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                ClientEvent::Connected => {
+                    self.failure = None;
+                    self.wake.append(&mut self.link_wakers);
+                }
+                ClientEvent::Failed { kind, text, .. } => self.fault = Some((kind, text)),
+                ClientEvent::Granted { id, held } => self.tell(id, |slot| {
+                    if slot.held.replace(held).is_some() {
+                        slot.converted = Some(Ok(held));
+                    }
+                }),
+                ClientEvent::Refused { id, why } => self.end(id, End::Refused(why)),
+                ClientEvent::Lost { id, why } => self.end(id, End::Lost(why)),
+                ClientEvent::Released { id, result } => self.end(id, End::Released(result)),
+                ClientEvent::Cancelled { id } => self.end(id, End::Cancelled),
+                ClientEvent::Converted { id, result } => self.tell(id, |slot| {
+                    if let Ok(held) = result {
+                        slot.held = Some(held);
+                    }
+                    slot.converted = Some(result);
+                }),
+                ClientEvent::Renewed { id, result } => self.tell(id, |slot| {
+                    if let Ok(held) = result {
+                        slot.held = Some(held);
+                    }
+                    slot.renewed = Some(result);
+                }),
+                ClientEvent::Contended { id } => self.tell(id, |slot| slot.contended = true),
+                ClientEvent::Answered { query, answer } => {
+                    if let Some(slot) = self.queries.get_mut(&query) {
+                        slot.answer = Some(answer);
+                        self.wake.extend(slot.waker.take());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, id: RequestId, change: impl FnOnce(&mut Slot)) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            change(slot);
+            self.wake.append(&mut slot.wakers);
+        }
+    }
+
+    fn end(&mut self, id: RequestId, end: End) {
+        self.tell(id, |slot| slot.end = Some(end));
+    }
+
+    /// Writes what the stream takes without waiting. What is left is the driver's.
+    fn write_at_once(&mut self) {
+        if !self.write_blocked
+            && self
+                .poll_write(&mut Context::from_waker(Waker::noop()))
+                .is_err()
+        {
+            // The driver reads next, and learns of it too.
+            self.write_blocked = true;
+        }
+    }
+
+    /// Writes as much as the stream takes.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.write_blocked = false;
+        let Some(stream) = &mut self.stream else {
+            return Ok(());
+        };
+        while !self.machine.output().is_empty() {
+            match Pin::new(&mut *stream).poll_write(cx, self.machine.output()) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(bytes)) => self.machine.consume_output(bytes),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    self.write_blocked = true;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn needs_driver(&self, now: Instant) -> bool {
+        let timer_is_late = match (self.machine.poll_timeout(), self.armed) {
+            (Some(due), Some(armed)) => due < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        timer_is_late
+            || self.write_blocked
+            || self.machine.is_closing()
+            || self.machine.is_stopped()
+            || (self.stream.is_none() && !self.connecting && self.machine.wants_connection(now))
+    }
+
+    pub(super) fn take_wake(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.wake)
+    }
+}
+
+fn register(wakers: &mut Vec<Waker>, waker: &Waker) {
+    if !wakers.iter().any(|known| known.will_wake(waker)) {
+        wakers.push(waker.clone());
+    }
+}
