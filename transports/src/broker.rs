@@ -11,6 +11,7 @@
 mod config;
 mod drive;
 mod hub;
+mod links;
 mod socket;
 mod stream;
 

@@ -28,7 +28,10 @@ impl ConnectionId {
         self.0
     }
 
-    const fn index(self) -> u32 {
+    /// The number of the connection's slot: small, and no other open connection's, so
+    /// that a transport can keep what it knows of connections in a vector.
+    #[must_use]
+    pub const fn index(self) -> u32 {
         self.0 as u32
     }
 }

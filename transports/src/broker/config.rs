@@ -1,26 +1,14 @@
 //! What a broker is configured with when nobody says otherwise.
 
 use std::io;
-use std::time::Duration;
 
-use lmx_core::TableConfig;
 use lmx_core::broker::BrokerConfig;
 
 /// Sane limits for a broker on a server. The seeds in it are placeholders that
 /// [`BrokerBuilder::bind`](super::BrokerBuilder::bind) replaces.
 #[must_use]
 pub fn default_config() -> BrokerConfig {
-    BrokerConfig {
-        table: TableConfig::default(),
-        connections_max: 10_000,
-        frame_bytes_max: 128 * 1024,
-        output_bytes_max: 1024 * 1024,
-        idle_max: Duration::from_secs(15),
-        handshake_max: Duration::from_secs(10),
-        secret_seed: [0; 16],
-        incarnation: 1,
-        ..BrokerConfig::default()
-    }
+    BrokerConfig::default()
 }
 
 /// Replaces every seed by one that clients cannot guess.

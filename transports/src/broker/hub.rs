@@ -4,7 +4,7 @@
 //! all others (`settle`): a grant is written to its holder's socket by the thread
 //! that processed the release, without waking anybody.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,6 +17,7 @@ use mio::{Interest, Registry, Token, Waker};
 use slab::Slab;
 
 use super::BrokerError;
+use super::links::{Link, Links};
 use super::socket::Socket;
 use crate::clock;
 
@@ -46,7 +47,7 @@ impl Hub {
             state: Mutex::new(State {
                 machine: Machine::new(clock::now(), config)
                     .expect("the limits were checked before listening"),
-                links: HashMap::new(),
+                links: Links::default(),
                 sockets: Slab::new(),
                 registry,
                 hungry: Vec::new(),
@@ -96,14 +97,14 @@ impl Hub {
 
     pub(super) fn disconnect_stream(&self, id: ConnectionId) {
         // Nothing if the broker has ended, and forgotten it.
-        if self.lock().links.remove(&id).is_some() {
+        if self.lock().links.remove(id).is_some() {
             self.with(|machine, now| machine.handle_disconnect(now, id));
         }
     }
 
     pub(super) fn appetite(&self, id: ConnectionId) -> Appetite {
         let state = self.lock();
-        if !state.links.contains_key(&id) {
+        if state.links.get(id).is_none() {
             Appetite::Over
         } else if state.machine.is_closing(id) {
             Appetite::Closing
@@ -159,7 +160,7 @@ pub(super) enum Appetite {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) machine: Machine,
-    links: HashMap<ConnectionId, Link>,
+    links: Links,
     sockets: Slab<SocketLink>,
     registry: Registry,
     /// Sockets that may have more to read than was read.
@@ -171,15 +172,6 @@ pub(super) struct State {
     wake_at: Option<Instant>,
     /// Set when a descriptor was closed: a listener that ran out may try again.
     has_freed_descriptors: bool,
-}
-
-/// How a connection's output gets out.
-#[derive(Debug)]
-enum Link {
-    /// By a socket of the readiness loop.
-    Socket(usize),
-    /// By a task, which this wakes.
-    Stream(Arc<AtomicWaker>),
 }
 
 #[derive(Debug)]
@@ -220,34 +212,38 @@ struct Closing {
 impl State {
     /// A connection was accepted.
     pub(super) fn add_socket(&mut self, now: Instant, mut socket: Socket) {
-        let connected = self.machine.connect(now);
+        let phase = match self.machine.connect(now) {
+            Ok(id) => Phase::Open(id),
+            Err(error) => {
+                tracing::debug!(%error, "a connection is refused");
+                // Its first bytes fit in any socket's buffer.
+                let _ = socket.write(&error.reply(now));
+                Phase::Draining
+            }
+        };
         let entry = self.sockets.vacant_entry();
         let slot = entry.key();
         if let Err(error) = socket.register(&self.registry, Token(slot)) {
             tracing::warn!(%error, "cannot watch a new connection; it is closed");
-            if let Ok(id) = connected {
+            if let Phase::Open(id) = phase {
                 self.machine.handle_disconnect(now, id);
             }
             return;
         }
         self.serial += 1;
-        let id = match connected {
-            Ok(id) => id,
-            Err(error) => {
-                tracing::debug!(%error, "a connection is refused");
-                return;
-            }
-        };
         entry.insert(SocketLink {
             socket,
-            phase: Phase::Open(id),
+            phase,
             serial: self.serial,
             is_readable: false,
             is_writable: true,
             is_hungry: false,
             is_ending: false,
         });
-        self.links.insert(id, Link::Socket(slot));
+        match phase {
+            Phase::Open(id) => self.links.insert(id, Link::Socket(slot)),
+            Phase::Draining => self.linger(now, slot),
+        }
     }
 
     /// The poller says that something can be read, or that the peer is ending.
@@ -332,7 +328,7 @@ impl State {
     /// Writes, closes and reads on wherever the machine has changed its mind.
     pub(super) fn settle(&mut self, now: Instant) {
         while let Some(id) = self.machine.poll_connection() {
-            match self.links.get(&id) {
+            match self.links.get(id) {
                 Some(&Link::Socket(slot)) => self.flush(now, slot),
                 Some(Link::Stream(waker)) => waker.wake(),
                 None => {}
@@ -378,7 +374,7 @@ impl State {
         }
         if self.machine.is_closing(id) {
             if self.machine.output(id).is_empty() {
-                self.linger(now, slot);
+                self.end(now, slot, id);
             }
         } else if link.is_readable && self.machine.wants_input(id) {
             self.read_again(slot);
@@ -395,27 +391,28 @@ impl State {
     }
 
     fn forget(&mut self, now: Instant, id: ConnectionId) {
-        self.links.remove(&id);
+        self.links.remove(id);
         self.machine.handle_disconnect(now, id);
     }
 
     /// The broker is done with the peer, and has said so.
-    fn linger(&mut self, now: Instant, slot: usize) {
-        let link = &mut self.sockets[slot];
-        let Phase::Open(id) = link.phase else {
-            return;
-        };
-        link.phase = Phase::Draining;
-        let serial = link.serial;
-        let has_ended = link.socket.end_writing().is_err() || link.is_ending;
+    fn end(&mut self, now: Instant, slot: usize, id: ConnectionId) {
+        self.sockets[slot].phase = Phase::Draining;
         self.forget(now, id);
+        self.linger(now, slot);
+    }
+
+    /// Ends our side of a connection, and waits a little for the peer to end its own.
+    fn linger(&mut self, now: Instant, slot: usize) {
+        let link = &self.sockets[slot];
+        let has_ended = link.socket.end_writing().is_err();
         if has_ended || self.closing.len() >= LINGERING_MAX {
             return self.close(slot);
         }
         self.closing.push_back(Closing {
             at: now + LINGER_MAX,
             slot,
-            serial,
+            serial: link.serial,
         });
         self.read_again(slot);
     }
@@ -482,7 +479,7 @@ impl State {
                 self.disconnect(now, slot);
             }
         }
-        for (_, link) in self.links.drain() {
+        for link in self.links.drain() {
             if let Link::Stream(waker) = link {
                 waker.wake();
             }
