@@ -7,11 +7,12 @@ use lmx_core::wire::Status;
 use lmx_core::{FencingToken, RequestId};
 use smol::future::block_on;
 
-use crate::client::{
-    Address, ClientBuilder, ConnectError, ConvertError, Inspection, LockError, QueryError,
-    ReleaseError, RenewError,
-};
 use crate::client::{Client as AsyncClient, Guard as AsyncGuard};
+use crate::client::{
+    ClientBuilder, ConnectError, ConvertError, Inspection, LockError, QueryError, ReleaseError,
+    RenewError,
+};
+use crate::net::Endpoint;
 
 /// A request to be set up and then [acquired](Lock::acquire).
 pub type Lock = crate::client::Lock<Client>;
@@ -38,13 +39,13 @@ impl From<Client> for AsyncClient {
 }
 
 impl Client {
-    /// Connects to the broker at `address`: `host:port`, `host`, `:port` or `unix:PATH`.
+    /// Connects to the broker at `endpoint`: `host:port`, `host`, `:port` or `unix:PATH`.
     ///
     /// # Errors
     ///
     /// When the address cannot be read, or nobody answers there.
-    pub fn connect(address: &str) -> Result<Self, ConnectError> {
-        block_on(AsyncClient::connect(address)).map(Self::from)
+    pub fn connect(endpoint: &str) -> Result<Self, ConnectError> {
+        block_on(AsyncClient::connect(endpoint)).map(Self::from)
     }
 
     /// A client to be set up; end with [`connect_blocking`](ClientBuilder::connect_blocking).
@@ -54,8 +55,8 @@ impl Client {
 
     /// Where its broker is.
     #[must_use]
-    pub fn address(&self) -> &Address {
-        self.inner.address()
+    pub fn endpoint(&self) -> &Endpoint {
+        self.inner.endpoint()
     }
 
     /// Whether there is a connection now.

@@ -1,6 +1,5 @@
 //! The client: locks that any executor can await.
 
-mod address;
 mod builder;
 mod driver;
 mod error;
@@ -11,7 +10,6 @@ mod query;
 mod shared;
 mod stream;
 
-pub use address::{Address, AddressError, DEFAULT_HOST, DEFAULT_PORT};
 pub use builder::ClientBuilder;
 pub use error::{ConnectError, ConvertError, LockError, QueryError, ReleaseError, RenewError};
 pub use guard::{Guard, Lost};
@@ -26,6 +24,8 @@ use std::sync::Arc;
 use lmx_core::RequestId;
 use lmx_core::client::ReleaseFailure;
 use lmx_core::table;
+
+use crate::net::Endpoint;
 
 use guard::SlotRef;
 use shared::{End, Shared};
@@ -58,19 +58,20 @@ impl Drop for Handle {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("address", &self.handle.shared.address)
+            .field("endpoint", &self.handle.shared.endpoint)
             .finish_non_exhaustive()
     }
 }
 
 impl Client {
-    /// Connects to the broker at `address`: `host:port`, `host`, `:port` or `unix:PATH`.
+    /// Connects to the broker at `endpoint`: `host:port`, `host`, `:port` or `unix:PATH`.
     ///
     /// # Errors
     ///
     /// When the address cannot be read, or nobody answers there.
-    pub async fn connect(address: &str) -> Result<Self, ConnectError> {
-        Self::builder().address(address.parse()?).connect().await
+    pub async fn connect(endpoint: &str) -> Result<Self, ConnectError> {
+        let endpoint: Endpoint = endpoint.parse()?;
+        Self::builder().endpoint(endpoint).connect().await
     }
 
     /// A client to be set up: by default one for `localhost:6970`.
@@ -80,8 +81,8 @@ impl Client {
 
     /// Where its broker is.
     #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.handle.shared.address
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.handle.shared.endpoint
     }
 
     /// Whether there is a connection now.

@@ -10,8 +10,8 @@ mod pool;
 
 pub use broker::{Broker, BrokerBuilder};
 pub use client::{
-    Address, AddressError, BoxStream, Client, ClientBuilder, ConnectError, ConvertError,
-    DEFAULT_HOST, DEFAULT_PORT, Guard, Inspection, Lock, LockError, LockFuture, Lost, QueryError,
-    ReleaseError, RenewError, Stream,
+    BoxStream, Client, ClientBuilder, ConnectError, ConvertError, Guard, Inspection, Lock,
+    LockError, LockFuture, Lost, QueryError, ReleaseError, RenewError, Stream,
 };
+pub use net::{DEFAULT_HOST, DEFAULT_PORT, Endpoint, EndpointError};
 pub use pool::Pool;

@@ -1,7 +1,9 @@
 //! Addresses, and the sockets that listen on them.
 
+mod endpoint;
 mod unix;
 
+pub use endpoint::{DEFAULT_HOST, DEFAULT_PORT, EndpointError};
 pub(crate) use unix::{UnixClaim, UnixListening, listen_unix};
 
 use std::fmt;

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use lmx_core::client::ClientConfig;
 
-use super::address::Address;
 use super::error::ConnectError;
 use super::shared::Shared;
 use super::stream::{Connector, Stream, connector};
 use crate::blocking;
+use crate::net::Endpoint;
 
 use super::{Client, Handle, driver};
 
@@ -21,7 +21,7 @@ use super::{Client, Handle, driver};
 #[derive(Clone, Default)]
 #[must_use = "a builder does nothing until `connect` or `build`"]
 pub struct ClientBuilder {
-    address: Address,
+    endpoint: Endpoint,
     config: ClientConfig,
     connector: Option<Connector>,
 }
@@ -29,7 +29,7 @@ pub struct ClientBuilder {
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
-            .field("address", &self.address)
+            .field("endpoint", &self.endpoint)
             .field("resume_window", &self.config.resume_window)
             .finish_non_exhaustive()
     }
@@ -37,35 +37,35 @@ impl fmt::Debug for ClientBuilder {
 
 impl ClientBuilder {
     /// Where the broker is (`localhost:6970`).
-    pub fn address(mut self, address: Address) -> Self {
-        self.address = address;
+    pub fn endpoint(mut self, endpoint: impl Into<Endpoint>) -> Self {
+        self.endpoint = endpoint.into();
         self
     }
 
     /// The broker's host (`localhost`).
     pub fn host(mut self, host: impl Into<String>) -> Self {
         let host = host.into();
-        let port = match self.address {
-            Address::Tcp { port, .. } => port,
-            Address::Unix(_) => super::address::DEFAULT_PORT,
+        let port = match self.endpoint {
+            Endpoint::Tcp { port, .. } => port,
+            Endpoint::Unix(_) => crate::net::DEFAULT_PORT,
         };
-        self.address = Address::Tcp { host, port };
+        self.endpoint = Endpoint::Tcp { host, port };
         self
     }
 
     /// The broker's TCP port (6970).
     pub fn port(mut self, port: u16) -> Self {
-        let host = match self.address {
-            Address::Tcp { host, .. } => host,
-            Address::Unix(_) => super::address::DEFAULT_HOST.to_owned(),
+        let host = match self.endpoint {
+            Endpoint::Tcp { host, .. } => host,
+            Endpoint::Unix(_) => crate::net::DEFAULT_HOST.to_owned(),
         };
-        self.address = Address::Tcp { host, port };
+        self.endpoint = Endpoint::Tcp { host, port };
         self
     }
 
     /// The broker's Unix socket (none).
     pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {
-        self.address = Address::Unix(path.into());
+        self.endpoint = Endpoint::Unix(path.into());
         self
     }
 
@@ -150,7 +150,7 @@ impl ClientBuilder {
     /// When the system gives no thread.
     pub fn build(self) -> Result<Client, ConnectError> {
         let Self {
-            address,
+            endpoint,
             mut config,
             connector: custom,
         } = self;
@@ -159,8 +159,8 @@ impl ClientBuilder {
         let _ = getrandom::fill(&mut seed);
         config.seed = u64::from_le_bytes(seed);
         let connect_timeout = config.connect_timeout;
-        let connector = custom.unwrap_or_else(|| connector(address.clone()));
-        let shared = Arc::new(Shared::new(address, config));
+        let connector = custom.unwrap_or_else(|| connector(endpoint.clone()));
+        let shared = Arc::new(Shared::new(endpoint, config));
         driver::spawn(Arc::clone(&shared), connector, connect_timeout)?;
         Ok(Client {
             handle: Arc::new(Handle { shared }),

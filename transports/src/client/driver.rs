@@ -139,7 +139,7 @@ impl Driver {
             Err(error) => {
                 state.machine.handle_disconnected(now);
                 state.fail(ConnectError::Unreachable {
-                    address: self.shared.address.clone(),
+                    endpoint: self.shared.endpoint.clone(),
                     cause: Arc::new(error),
                 });
             }
@@ -172,7 +172,7 @@ impl Driver {
         let is_written = state.machine.output().is_empty();
         hung_up |= state.machine.is_closing() && is_written;
         if hung_up && state.stream.is_some() {
-            state.hang_up(clock::now(), &self.shared.address);
+            state.hang_up(clock::now(), &self.shared.endpoint);
         }
         state.dispatch();
         reads == READS_PER_TURN

@@ -8,7 +8,7 @@ use lmx_core::client::{Holder, Loss, ReleaseFailure};
 use lmx_core::wire::{FaultKind, QueryError as QueryRefusal};
 use lmx_core::{RequestId, table};
 
-use super::address::{Address, AddressError};
+use crate::net::{Endpoint, EndpointError};
 
 /// Why there is no connection to the broker.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -16,30 +16,30 @@ use super::address::{Address, AddressError};
 pub enum ConnectError {
     /// The address could not be read.
     #[error(transparent)]
-    Address(#[from] AddressError),
+    Address(#[from] EndpointError),
     /// Nobody answers there.
-    #[error("no broker answers at {address} ({cause}); start one with `{}`", address.start_command())]
+    #[error("no broker answers at {endpoint} ({cause}); start one with `{}`", endpoint.start_command())]
     Unreachable {
         /// Where.
-        address: Address,
+        endpoint: Endpoint,
         /// What the system said.
         cause: Arc<io::Error>,
     },
     /// The broker ended the connection and said why.
-    #[error("the broker at {address} refused the connection: {text}")]
+    #[error("the broker at {endpoint} refused the connection: {text}")]
     Refused {
         /// Where.
-        address: Address,
+        endpoint: Endpoint,
         /// The kind of fault.
         kind: FaultKind,
         /// The broker's words.
         text: String,
     },
     /// The connection ended before the broker had answered.
-    #[error("what answers at {address} ended the connection without a word; is it an LMX broker?")]
+    #[error("what answers at {endpoint} ended the connection without a word; is it an LMX broker?")]
     HungUp {
         /// Where.
-        address: Address,
+        endpoint: Endpoint,
     },
     /// The background thread that drives all clients could not be started.
     #[error("the thread that drives LMX clients could not be started: {0}")]

@@ -291,7 +291,7 @@ impl LockFuture {
             End::Cancelled | End::Released(_) => LockError::Cancelled,
             End::Refused(_) | End::Lost(_) => {
                 let shared = &self.client.handle.shared;
-                LockError::Connect(shared.lock().why_unreachable(&shared.address))
+                LockError::Connect(shared.lock().why_unreachable(&shared.endpoint))
             }
         }
     }

@@ -137,7 +137,7 @@ impl Client {
 
     fn no_answer(&self) -> QueryError {
         let shared = &self.handle.shared;
-        QueryError::Connect(shared.lock().why_unreachable(&shared.address))
+        QueryError::Connect(shared.lock().why_unreachable(&shared.endpoint))
     }
 }
 

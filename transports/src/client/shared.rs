@@ -15,15 +15,15 @@ use lmx_core::wire::FaultKind;
 use lmx_core::{Instant, RequestId};
 use smol::io::AsyncWrite;
 
-use super::address::Address;
 use super::error::ConnectError;
 use super::ids::Ids;
 use super::stream::BoxStream;
 use crate::clock;
+use crate::net::Endpoint;
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) address: Address,
+    pub(super) endpoint: Endpoint,
     state: Mutex<State>,
 }
 
@@ -88,9 +88,9 @@ impl std::fmt::Debug for State {
 }
 
 impl Shared {
-    pub(super) fn new(address: Address, config: ClientConfig) -> Self {
+    pub(super) fn new(endpoint: Endpoint, config: ClientConfig) -> Self {
         Self {
-            address,
+            endpoint,
             state: Mutex::new(State {
                 machine: Machine::new(clock::now(), config),
                 stream: None,
@@ -148,7 +148,7 @@ impl Shared {
             return Poll::Ready(Ok(()));
         }
         if state.failures != failures_before || state.machine.is_stopped() {
-            return Poll::Ready(Err(state.why_unreachable(&self.address)));
+            return Poll::Ready(Err(state.why_unreachable(&self.endpoint)));
         }
         register(&mut state.link_wakers, cx.waker());
         Poll::Pending
@@ -204,32 +204,32 @@ impl State {
     }
 
     /// Why there is no connection, as well as is known.
-    pub(super) fn why_unreachable(&self, address: &Address) -> ConnectError {
+    pub(super) fn why_unreachable(&self, endpoint: &Endpoint) -> ConnectError {
         match &self.failure {
             _ if self.done => ConnectError::Closed,
             Some(failure) => failure.clone(),
             None => ConnectError::Unreachable {
-                address: address.clone(),
+                endpoint: endpoint.clone(),
                 cause: Arc::new(io::ErrorKind::TimedOut.into()),
             },
         }
     }
 
     /// The stream has ended.
-    pub(super) fn hang_up(&mut self, now: Instant, address: &Address) {
+    pub(super) fn hang_up(&mut self, now: Instant, endpoint: &Endpoint) {
         self.stream = None;
         self.write_blocked = false;
         let was_connected = self.machine.is_connected();
         self.machine.handle_disconnected(now);
-        let address = address.clone();
+        let endpoint = endpoint.clone();
         match self.fault.take() {
             Some((kind, text)) => self.fail(ConnectError::Refused {
-                address,
+                endpoint,
                 kind,
                 text,
             }),
             None if was_connected => {}
-            None => self.fail(ConnectError::HungUp { address }),
+            None => self.fail(ConnectError::HungUp { endpoint }),
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_io::Async;
 use smol::io::{AsyncRead, AsyncWrite};
 
-use super::address::Address;
+use crate::net::Endpoint;
 
 /// Anything that bytes go out of and into, in order.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -23,14 +23,14 @@ pub(super) type Connecting = Pin<Box<dyn Future<Output = io::Result<BoxStream>> 
 /// Makes a connection each time that it is called.
 pub(super) type Connector = Arc<dyn Fn() -> Connecting + Send + Sync>;
 
-/// Connects to `address` over the system's sockets.
-pub(super) fn connector(address: Address) -> Connector {
+/// Connects to `endpoint` over the system's sockets.
+pub(super) fn connector(endpoint: Endpoint) -> Connector {
     Arc::new(move || {
-        let address = address.clone();
+        let endpoint = endpoint.clone();
         Box::pin(async move {
-            match address {
-                Address::Tcp { host, port } => tcp(&host, port).await,
-                Address::Unix(path) => unix(&path).await,
+            match endpoint {
+                Endpoint::Tcp { host, port } => tcp(&host, port).await,
+                Endpoint::Unix(path) => unix(&path).await,
             }
         })
     })

@@ -1,8 +1,8 @@
-//! Where a broker is.
+//! Endpoints as people write them.
 
-use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
+
+use super::Endpoint;
 
 /// The port of a broker that was given no other.
 pub const DEFAULT_PORT: u16 = 6970;
@@ -10,34 +10,14 @@ pub const DEFAULT_PORT: u16 = 6970;
 /// The host of a broker that was given no other.
 pub const DEFAULT_HOST: &str = "localhost";
 
-/// The address of a broker.
-///
-/// As text: `host:port`, `host`, `:port`, `[ipv6]:port`, or `unix:PATH`; a path that
-/// begins with `/` or `.` needs no `unix:`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Address {
-    /// A TCP port of a host.
-    Tcp {
-        /// A name or an IP address.
-        host: String,
-        /// The port.
-        port: u16,
-    },
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl Default for Address {
+impl Default for Endpoint {
+    /// `localhost:6970`.
     fn default() -> Self {
-        Self::Tcp {
-            host: DEFAULT_HOST.to_owned(),
-            port: DEFAULT_PORT,
-        }
+        Self::tcp(DEFAULT_HOST, DEFAULT_PORT)
     }
 }
 
-impl Address {
+impl Endpoint {
     /// The command that starts a broker there.
     pub(crate) fn start_command(&self) -> String {
         match self {
@@ -48,28 +28,20 @@ impl Address {
     }
 }
 
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// Text that is no address of a broker.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is no address of a broker; write HOST:PORT, HOST, :PORT or unix:PATH")]
-pub struct AddressError {
+pub struct EndpointError {
     text: String,
 }
 
-impl FromStr for Address {
-    type Err = AddressError;
+/// As text: `host:port`, `host`, `:port`, `[ipv6]:port`, or `unix:PATH`; a path that begins
+/// with `/` or `.` needs no `unix:`.
+impl FromStr for Endpoint {
+    type Err = EndpointError;
 
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let error = || AddressError {
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let error = || EndpointError {
             text: text.to_owned(),
         };
         if let Some(path) = text.strip_prefix("unix:") {
@@ -114,11 +86,8 @@ impl FromStr for Address {
 mod tests {
     use super::*;
 
-    fn tcp(host: &str, port: u16) -> Address {
-        Address::Tcp {
-            host: host.to_owned(),
-            port,
-        }
+    fn tcp(host: &str, port: u16) -> Endpoint {
+        Endpoint::tcp(host, port)
     }
 
     #[test]
@@ -131,9 +100,9 @@ mod tests {
             ("[::1]:7000", tcp("::1", 7000)),
             ("[::1]", tcp("::1", 6970)),
             ("::1", tcp("::1", 6970)),
-            ("unix:lmx.sock", Address::Unix("lmx.sock".into())),
-            ("/run/lmx.sock", Address::Unix("/run/lmx.sock".into())),
-            ("./lmx.sock", Address::Unix("./lmx.sock".into())),
+            ("unix:lmx.sock", Endpoint::Unix("lmx.sock".into())),
+            ("/run/lmx.sock", Endpoint::Unix("/run/lmx.sock".into())),
+            ("./lmx.sock", Endpoint::Unix("./lmx.sock".into())),
         ] {
             assert_eq!(text.parse(), Ok(address.clone()), "{text}");
             assert_eq!(address.to_string().parse(), Ok(address), "{text}");
@@ -151,17 +120,17 @@ mod tests {
             "[::1",
             "[::1]x",
         ] {
-            let error = text.parse::<Address>().unwrap_err().to_string();
+            let error = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains("HOST:PORT"), "{error}");
         }
     }
 
     #[test]
     fn the_command_that_starts_a_broker_names_what_is_not_default() {
-        assert_eq!(Address::default().start_command(), "lmx start");
+        assert_eq!(Endpoint::default().start_command(), "lmx start");
         assert_eq!(tcp("localhost", 7).start_command(), "lmx start 7");
         assert_eq!(
-            Address::Unix("/a".into()).start_command(),
+            Endpoint::Unix("/a".into()).start_command(),
             "lmx start --unix /a"
         );
     }
