@@ -271,7 +271,7 @@ impl Broker {
                 continue;
             }
             if connection.session.is_some() {
-                self.tell(now, index, Answer::Stopping);
+                self.tell(now, index, &Answer::Stopping);
             }
             self.close(now, index);
         }
@@ -378,7 +378,7 @@ impl Broker {
                 self.connections[index].owes_events = false;
                 return;
             };
-            self.tell(now, index, answer_to(event));
+            self.tell(now, index, &answer_to(event));
         }
     }
 
@@ -414,7 +414,7 @@ impl Broker {
     }
 
     /// Sends what nobody asked for at this moment.
-    fn tell(&mut self, now: Instant, index: u32, body: Answer<'_>) {
+    fn tell(&mut self, now: Instant, index: u32, body: &Answer<'_>) {
         self.connections.send(now, index, 0, body);
         let connection = &mut self.connections[index];
         connection.told = connection.told.wrapping_add(1);
@@ -460,7 +460,7 @@ impl Broker {
             });
         } else {
             let text = alloc::format!("{text}");
-            self.tell(now, index, Answer::Fault { kind, text: &text });
+            self.tell(now, index, &Answer::Fault { kind, text: &text });
         }
         self.close(now, index);
     }

@@ -45,6 +45,15 @@ pub struct Reply<'a> {
     pub body: Answer<'a>,
 }
 
+/// A [`Reply`] whose body, which can be large, is elsewhere.
+#[cfg(feature = "alloc")]
+#[derive(Serialize)]
+pub(crate) struct ReplyRef<'r, 'a> {
+    pub(crate) now: Instant,
+    pub(crate) tag: u32,
+    pub(crate) body: &'r Answer<'a>,
+}
+
 /// What a client can ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command<'a> {

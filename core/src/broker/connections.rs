@@ -4,7 +4,7 @@ use alloc::{boxed::Box, vec::Vec};
 
 use super::connection::Connection;
 use crate::Instant;
-use crate::wire::{Answer, Reply, frame};
+use crate::wire::{Answer, ReplyRef, frame};
 
 /// Buffers kept for the next connection that needs one, and how large each may be: enough
 /// that a busy broker allocates nothing, and an idle connection has none.
@@ -209,8 +209,8 @@ impl Connections {
     }
 
     /// Appends a message to the connection's output.
-    pub(super) fn send(&mut self, now: Instant, index: u32, tag: u32, body: Answer<'_>) {
-        let reply = Reply { now, tag, body };
+    pub(super) fn send(&mut self, now: Instant, index: u32, tag: u32, body: &Answer<'_>) {
+        let reply = ReplyRef { now, tag, body };
         self.write(now, index, |output| frame::append(&reply, output));
     }
 

@@ -163,7 +163,7 @@ impl Broker {
                 (FirstLine::RightToken, _) => {
                     self.admit_to_dialect(index);
                     self.connections.write(now, index, |output| {
-                        output.extend_from_slice(lines::AUTHORIZED)
+                        output.extend_from_slice(lines::AUTHORIZED);
                     });
                     return;
                 }

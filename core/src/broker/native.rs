@@ -10,7 +10,7 @@ use crate::table::{AcquireError, Acquired, ForceTarget, OpenError};
 use crate::wire::{
     AcquireFields, Answer, Command, FaultKind, Hello, QueryError, Request, Resumed, Ticket, Welcome,
 };
-use crate::{Acquire, Instant, Key, KeyError, SessionId, TableConfig, Want};
+use crate::{Acquire, FencingToken, Instant, Key, KeyError, SessionId, TableConfig, Want};
 
 /// So many wants of one request are put together without an allocation.
 const WANTS_INLINE: usize = 16;
@@ -88,7 +88,7 @@ impl Broker {
             grace_until: self.grace_until,
         };
         self.connections
-            .send(now, index, tag, Answer::Welcome(welcome));
+            .send(now, index, tag, &Answer::Welcome(welcome));
         self.tell_events(now, session);
     }
 
@@ -183,55 +183,12 @@ impl Broker {
     }
 
     fn command(&mut self, now: Instant, index: u32, by: SessionId, tag: u32, command: Command<'_>) {
-        let mut wants = Wants::default();
-        let key_bytes_max = self.config.table.key_bytes_max;
         let refusals = &mut self.counters;
         let answer = match command {
             Command::Hello(_) => unreachable!("told apart by the caller"),
-            Command::Acquire(fields) => {
-                let id = fields.id;
-                match wants.collect(&fields, &self.config.table) {
-                    Err(Unasked::Malformed(error)) => {
-                        let text = format_args!("a want of the request cannot be read: {error}");
-                        return self.fault(now, index, FaultKind::Malformed, text);
-                    }
-                    Err(Unasked::Refused(error)) => refuse_acquire(refusals, fields, error),
-                    Ok(()) => match self.table.acquire(now, by, &fields.ask(wants.as_slice())) {
-                        Ok(Acquired::Granted(grant)) => Answer::Granted { id, grant },
-                        Ok(Acquired::Queued { ahead }) => Answer::Queued { id, ahead },
-                        Err(AcquireError::Busy) => {
-                            refusals.acquire(AcquireError::Busy);
-                            let wants = wants.as_slice();
-                            report::busy(&self.table, &self.sessions, &mut self.scratch, id, wants)
-                        }
-                        Err(error) => refuse_acquire(refusals, fields, error),
-                    },
-                }
-            }
+            Command::Acquire(fields) => return self.acquire(now, index, by, tag, fields, None),
             Command::Reclaim { request, token } => {
-                let id = request.id;
-                let may_reclaim = self.grace_until.is_some()
-                    && self
-                        .sessions
-                        .get(by)
-                        .is_some_and(|session| session.may_reclaim);
-                match wants.collect(&request, &self.config.table) {
-                    Err(Unasked::Malformed(error)) => {
-                        let text = format_args!("a want of the request cannot be read: {error}");
-                        return self.fault(now, index, FaultKind::Malformed, text);
-                    }
-                    Err(Unasked::Refused(error)) => refuse_acquire(refusals, request, error),
-                    Ok(()) if !may_reclaim => {
-                        refuse_acquire(refusals, request, AcquireError::ReclaimTooLate)
-                    }
-                    Ok(()) => {
-                        let ask = request.ask(wants.as_slice());
-                        match self.table.reclaim(now, by, &ask, token) {
-                            Ok(grant) => Answer::Granted { id, grant },
-                            Err(error) => refuse_acquire(refusals, request, error),
-                        }
-                    }
-                }
+                return self.acquire(now, index, by, tag, request, Some(token));
             }
             Command::Release { id } => match self.table.release(now, by, id) {
                 Ok(()) => Answer::Released { id },
@@ -262,56 +219,100 @@ impl Broker {
                     Answer::ConvertRefused { id, error }
                 }
             },
-            Command::ForceReleaseKey { key } => match parse_key(key, key_bytes_max) {
-                Ok(key) => {
+            Command::Ping => Answer::Pong,
+            Command::Goodbye => return self.goodbye(now, index, by, tag),
+            Command::ForceReleaseKey { key } | Command::Inspect { key, .. } => {
+                let key = match parse_key(key, self.config.table.key_bytes_max) {
+                    Ok(key) => key,
+                    Err(error) => {
+                        refusals.0.refused_invalid += 1;
+                        let answer = Answer::QueryRefused { error };
+                        return self.connections.send(now, index, tag, &answer);
+                    }
+                };
+                let (table, sessions) = (&mut self.table, &self.sessions);
+                let scratch = &mut self.scratch;
+                if let Command::Inspect { skip, .. } = command {
+                    report::inspect(table, sessions, scratch, key, skip)
+                } else {
                     let target = ForceTarget::Key(key);
-                    let (table, scratch) = (&mut self.table, &mut self.scratch);
-                    report::force_release(table, &self.sessions, scratch, now, target)
+                    report::force_release(table, sessions, scratch, now, target)
                 }
-                Err(error) => {
-                    refusals.0.refused_invalid += 1;
-                    Answer::QueryRefused { error }
-                }
-            },
+            }
             Command::ForceReleaseRequest { id } => {
                 let target = ForceTarget::Request(id);
                 let (table, scratch) = (&mut self.table, &mut self.scratch);
                 report::force_release(table, &self.sessions, scratch, now, target)
             }
-            Command::Ping => Answer::Pong,
             Command::List { start } => report::list(&self.table, &mut self.scratch, start),
-            Command::Inspect { key, skip } => match parse_key(key, key_bytes_max) {
-                Ok(key) => {
-                    report::inspect(&self.table, &self.sessions, &mut self.scratch, key, skip)
-                }
-                Err(error) => {
-                    refusals.0.refused_invalid += 1;
-                    Answer::QueryRefused { error }
-                }
-            },
             Command::Status => Answer::Status(self.status(now)),
-            Command::Goodbye => {
-                let known = self.table.close_session(now, by);
-                debug_assert!(known.is_ok(), "a bound session is in the table");
-                self.sessions.remove(by);
-                self.connections[index].session = None;
-                self.connections.send(now, index, tag, Answer::Bye);
-                return self.close(now, index);
+        };
+        self.connections.send(now, index, tag, &answer);
+    }
+
+    /// Carries out `Acquire`, or with a token `Reclaim`.
+    fn acquire(
+        &mut self,
+        now: Instant,
+        index: u32,
+        by: SessionId,
+        tag: u32,
+        fields: AcquireFields<'_>,
+        reclaimed: Option<FencingToken>,
+    ) {
+        let id = fields.id;
+        let mut wants = Wants::default();
+        let result = match wants.collect(&fields, &self.config.table) {
+            Err(Unasked::Malformed(error)) => {
+                let text = format_args!("a want of the request cannot be read: {error}");
+                return self.fault(now, index, FaultKind::Malformed, text);
+            }
+            Err(Unasked::Refused(error)) => Err(error),
+            Ok(()) => {
+                let ask = fields.ask(wants.as_slice());
+                match reclaimed {
+                    None => self.table.acquire(now, by, &ask),
+                    Some(_) if !self.may_reclaim(by) => Err(AcquireError::ReclaimTooLate),
+                    Some(token) => self
+                        .table
+                        .reclaim(now, by, &ask, token)
+                        .map(Acquired::Granted),
+                }
             }
         };
-        self.connections.send(now, index, tag, answer);
+        let answer = match result {
+            Ok(Acquired::Granted(grant)) => Answer::Granted { id, grant },
+            Ok(Acquired::Queued { ahead }) => Answer::Queued { id, ahead },
+            Err(error) => {
+                self.counters.acquire(error);
+                match error {
+                    AcquireError::Busy => {
+                        let (table, scratch) = (&self.table, &mut self.scratch);
+                        report::busy(table, &self.sessions, scratch, id, wants.as_slice())
+                    }
+                    error => Answer::AcquireRefused { id, error },
+                }
+            }
+        };
+        self.connections.send(now, index, tag, &answer);
     }
-}
 
-fn refuse_acquire<'a>(
-    counters: &mut super::Counters,
-    fields: AcquireFields<'_>,
-    error: AcquireError,
-) -> Answer<'a> {
-    counters.acquire(error);
-    Answer::AcquireRefused {
-        id: fields.id,
-        error,
+    /// Whether the session held before the broker's restart, and the grace period lasts.
+    fn may_reclaim(&self, session: SessionId) -> bool {
+        self.grace_until.is_some()
+            && self
+                .sessions
+                .get(session)
+                .is_some_and(|session| session.may_reclaim)
+    }
+
+    fn goodbye(&mut self, now: Instant, index: u32, session: SessionId, tag: u32) {
+        let known = self.table.close_session(now, session);
+        debug_assert!(known.is_ok(), "a bound session is in the table");
+        self.sessions.remove(session);
+        self.connections[index].session = None;
+        self.connections.send(now, index, tag, &Answer::Bye);
+        self.close(now, index);
     }
 }
 

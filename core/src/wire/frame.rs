@@ -80,18 +80,27 @@ pub fn append(message: &impl Serialize, into: &mut Vec<u8>) {
     into[start..start + LENGTH_BYTES].copy_from_slice(&used.to_le_bytes());
 }
 
-/// The body of the first frame in `bytes`, and what follows the frame; `None` while the
-/// frame is not complete. A bad length is refused as soon as it is there.
+/// The first frame of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What is in it: one message.
+    pub body: &'a [u8],
+    /// What follows it.
+    pub rest: &'a [u8],
+}
+
+/// The first frame in `bytes`; `None` while it is not complete. A bad length is refused as soon as it is there.
 ///
 /// # Errors
 ///
 /// When the length is zero or more than `bytes_max`. There is no way on from here.
-pub fn split(bytes: &[u8], bytes_max: u32) -> Result<Option<(&[u8], &[u8])>, FrameError> {
+pub fn split(bytes: &[u8], bytes_max: u32) -> Result<Option<Frame<'_>>, FrameError> {
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
         return Ok(None);
     };
     let length = body_bytes(*length, bytes_max)?;
-    Ok(rest.split_at_checked(length))
+    let frame = rest.split_at_checked(length);
+    Ok(frame.map(|(body, rest)| Frame { body, rest }))
 }
 
 impl<'a> Request<'a> {
@@ -171,9 +180,9 @@ impl Decoder {
             }
         }
         if self.partial.is_empty() {
-            if let Some((body, rest)) = split(input, self.bytes_max)? {
-                *input = rest;
-                return Ok(Some(body));
+            if let Some(frame) = split(input, self.bytes_max)? {
+                *input = frame.rest;
+                return Ok(Some(frame.body));
             }
             self.take(input, input.len());
             return Ok(None);
@@ -186,11 +195,11 @@ impl Decoder {
         };
         let missing = body_bytes(*length, self.bytes_max)? - body.len();
         self.take(input, missing);
-        if let Some((body, _)) = split(&self.partial, self.bytes_max)? {
-            self.lent = true;
-            return Ok(Some(body));
-        }
-        Ok(None)
+        let Some(frame) = split(&self.partial, self.bytes_max)? else {
+            return Ok(None);
+        };
+        self.lent = true;
+        Ok(Some(frame.body))
     }
 
     fn take(&mut self, input: &mut &[u8], bytes_max: usize) {

@@ -87,6 +87,7 @@ impl<'b, T: Serialize> SeqBuf<'b, T> {
     }
 
     /// The sequence so far.
+    #[must_use]
     pub fn finish(self) -> Seq<'b, T> {
         Seq {
             bytes: &self.buffer[..self.used],
