@@ -1,12 +1,59 @@
 //! The protocol of live-mutex: one JSON object per line, as its clients speak it.
+//!
+//! Its locks are requests of the same [`LockTable`] that native clients use, so a key
+//! is one lock whoever asks for it. A connection that locks anything gets a session
+//! without a resume window; every lock is a semaphore, of capacity 1 unless `max` says
+//! otherwise. Readers and writers hold a key of their own beside the one they name
+//! (`live_mutex/rw.rs`), so the table queues and frees them like anybody else.
+//!
+//! What a peer makes this machine remember is bounded by the table's limits: each thing
+//! it keeps for a connection belongs to a request that is in the table.
+
+mod composite;
+mod frames;
+mod lock;
+mod parse;
+mod recent;
+mod report;
+mod rw;
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::{String, ToString};
+use core::time::Duration;
 
 use crate::broker::ConnectionId;
 use crate::storage::Growable;
-use crate::{Event, Instant, LockTable, SessionId, TableConfig};
+use crate::table::{ForceTarget, OpenError};
+use crate::{Event, Instant, LockTable, RequestId, SessionId, TableConfig};
+
+use frames::Outbox;
+use parse::{Frame, Line, Raw};
+use recent::{Fate, Recent};
+
+/// The version this broker passes for; clients compare it with their own.
+const BROKER_VERSION: &str = "0.2.25";
+
+/// How long a client of another version may take to confirm that it has understood.
+const MISMATCH_GRACE: Duration = Duration::from_millis(2000);
 
 /// All connections that speak live-mutex's protocol, as a pure state machine.
 #[derive(Debug)]
-pub struct LiveMutex {}
+pub struct LiveMutex {
+    connections: BTreeMap<ConnectionId, Connection>,
+    sessions: BTreeMap<SessionId, ConnectionId>,
+    write_keys: rw::WriteKeys,
+    recent: Recent,
+    outbox: Outbox,
+    /// Connections of another version, and when they are closed; soonest first.
+    mismatched: VecDeque<(Instant, ConnectionId)>,
+    /// Request ids made so far for what has none of its own.
+    ids_made: u64,
+    expiries: u64,
+    started: Instant,
+    key_bytes_max: u32,
+    reply_bytes_max: u32,
+}
 
 /// What a connection's transport is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,29 +64,36 @@ pub enum Output<'a> {
     Close,
 }
 
-#[expect(
-    unused_variables,
-    clippy::unused_self,
-    clippy::todo,
-    reason = "signatures first"
-)]
 impl LiveMutex {
-    /// No connection yet. A reply is kept within `reply_bytes_max`.
+    /// No connection yet. The longest replies, which list keys, end before
+    /// `reply_bytes_max`.
     #[must_use]
     pub fn new(now: Instant, limits: &TableConfig, reply_bytes_max: u32) -> Self {
-        todo!()
+        Self {
+            connections: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            write_keys: rw::WriteKeys::default(),
+            recent: Recent::default(),
+            outbox: Outbox::default(),
+            mismatched: VecDeque::new(),
+            ids_made: 0,
+            expiries: 0,
+            started: now,
+            key_bytes_max: limits.key_bytes_max,
+            reply_bytes_max,
+        }
     }
 
     /// A connection turned out to speak this protocol.
     pub fn connect(&mut self, connection: ConnectionId) {
-        todo!()
+        self.connections.insert(connection, Connection::default());
     }
 
     /// Whether the session belongs to one of these connections: its events go to
     /// [`handle_event`](Self::handle_event).
     #[must_use]
     pub fn has_session(&self, session: SessionId) -> bool {
-        todo!()
+        self.sessions.contains_key(&session) || self.write_keys.is_session(session)
     }
 
     /// A line has arrived, without its newline.
@@ -50,7 +104,21 @@ impl LiveMutex {
         line: &[u8],
         table: &mut LockTable<Growable>,
     ) {
-        todo!()
+        let text = String::from_utf8_lossy(line);
+        let mut at = At {
+            now,
+            by: connection,
+            table,
+        };
+        match Line::parse(&text) {
+            Line::Nothing => {}
+            Line::NotAnObject => {
+                if self.stage(connection) == Stage::Open {
+                    self.refuse_kind(connection, &Frame::default());
+                }
+            }
+            Line::Frame(frame) => self.handle_frame(&mut at, &frame),
+        }
     }
 
     /// The table has an event for one of this protocol's sessions.
@@ -61,7 +129,28 @@ impl LiveMutex {
         event: Event,
         table: &mut LockTable<Growable>,
     ) {
-        todo!()
+        if self.write_keys.is_session(session) {
+            self.handle_write_key_event(event, table);
+            return;
+        }
+        let Some(&connection) = self.sessions.get(&session) else {
+            return;
+        };
+        let mut at = At {
+            now,
+            by: connection,
+            table,
+        };
+        match event {
+            Event::Granted { id, grant } => self.handle_granted(&mut at, id, grant),
+            Event::Expired { id, .. } => {
+                self.expiries += 1;
+                self.handle_ended(&at, id, lock::UNTOLD_EXPIRY);
+            }
+            Event::Revoked { id, .. } => self.handle_ended(&at, id, lock::REVOKED),
+            // Waits are without bound, and nobody asks to be told of contention.
+            Event::TimedOut { .. } | Event::Contended { .. } => {}
+        }
     }
 
     /// The connection is gone: its waits are cancelled, its holds released but those
@@ -72,22 +161,321 @@ impl LiveMutex {
         connection: ConnectionId,
         table: &mut LockTable<Growable>,
     ) {
-        todo!()
+        let mut at = At {
+            now,
+            by: connection,
+            table,
+        };
+        self.drop_everything_of(&mut at);
+        self.connections.remove(&connection);
     }
 
     /// Does everything that is due at or before `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        todo!()
+        while let Some(&(due, connection)) = self.mismatched.front()
+            && due <= now
+        {
+            self.mismatched.pop_front();
+            if self.stage(connection) == Stage::Mismatched {
+                self.close(connection);
+            }
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is next due. May change with every call.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
+        self.mismatched.front().map(|(due, _)| *due)
     }
 
     /// The next thing to do to a connection. Drain it after every `handle_*` call.
     pub fn poll_output(&mut self) -> Option<(ConnectionId, Output<'_>)> {
-        todo!()
+        self.outbox.poll()
     }
+}
+
+/// What a call works on: when, for whom, and the locks.
+struct At<'a> {
+    now: Instant,
+    by: ConnectionId,
+    table: &'a mut LockTable<Growable>,
+}
+
+/// What is known of a connection.
+#[derive(Debug, Default)]
+struct Connection {
+    stage: Stage,
+    /// Opened by the first request that needs one.
+    session: Option<SessionId>,
+    /// Whether its locks outlive it unless they say so themselves.
+    keeps: bool,
+    waiting: BTreeMap<RequestId, Waiting>,
+    /// Ids that are no UUIDs, as JSON text, of what it holds or waits for.
+    names: BTreeMap<RequestId, Box<str>>,
+    rw: rw::Share,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Open,
+    /// Of another version: told so, and no longer listened to.
+    Mismatched,
+    /// To be closed.
+    Closing,
+}
+
+/// A request that waits, with what its reply will need.
+#[derive(Debug)]
+struct Waiting {
+    uuid: Option<Box<str>>,
+    key: Option<Box<str>>,
+    purpose: Purpose,
+}
+
+impl Waiting {
+    fn new(frame: &Frame<'_>, purpose: Purpose) -> Self {
+        Self {
+            uuid: frame.uuid.map(|raw| raw.text().into()),
+            key: frame.key.map(|raw| raw.text().into()),
+            purpose,
+        }
+    }
+}
+
+/// What is done once a waiting request is granted.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    Lock(parse::RwStatus),
+    Composite,
+    Share(rw::Pending),
+}
+
+impl LiveMutex {
+    fn handle_frame(&mut self, at: &mut At<'_>, frame: &Frame<'_>) {
+        let kind = frame.kind();
+        if kind == "version-mismatch-confirmed" {
+            self.close(at.by);
+            return;
+        }
+        if self.stage(at.by) != Stage::Open {
+            return;
+        }
+        match &*kind {
+            "simulate-version-mismatch" => self.refuse_version(at, Some("\"0.0.1\"")),
+            "end-connection-from-broker-for-testing-purposes"
+            | "destroy-connection-from-broker-for-testing-purposes" => self.close(at.by),
+            _ if frame.inspect_command.is_some_and(Raw::truthy) => self.inspect(at, frame),
+            "version" => self.version(at, frame),
+            "lock" => self.lock(at, frame),
+            "unlock" => self.unlock(at, frame),
+            "lock-received" => self.lock_received(at, frame),
+            "lock-client-timeout" | "lock-client-error" => self.lock_given_up(at, frame),
+            "lock-received-rejected" => self.lock_rejected(at, frame),
+            "acquire-many" => self.acquire_many(at, frame),
+            "release-many" => self.release_many(at, frame),
+            "register-write-flag-check" | "register-write-flag-check-queued" => {
+                self.check_for_reader(at, frame);
+            }
+            "register-write-flag-and-readers-check" => self.check_for_writer(at, frame),
+            "set-write-flag-false-and-broadcast" => self.end_write(at, frame),
+            "increment-readers" => self.increment_readers(at, frame),
+            "decrement-readers" => self.decrement_readers(at, frame),
+            "ls" => self.ls(at, frame),
+            "lock-info-request" => self.lock_info(at, frame),
+            "ping" => self.ping(at, frame),
+            "system-stats-request" => self.system_stats(at, frame),
+            _ => self.refuse_kind(at.by, frame),
+        }
+    }
+
+    /// The answer to what is no message of this protocol.
+    fn refuse_kind(&mut self, connection: ConnectionId, frame: &Frame<'_>) {
+        let kind = frame.kind.map_or("undefined", Raw::text);
+        let mut error = String::from("Malformed data sent to Live-Mutex broker.");
+        error.push_str(" Unknown 'type' field => ");
+        error.extend(kind.chars().take(100));
+        self.outbox
+            .frame(connection)
+            .raw("key", frame.key)
+            .raw("uuid", frame.uuid)
+            .text("error", &error);
+    }
+
+    fn version(&mut self, at: &mut At<'_>, frame: &Frame<'_>) {
+        let version = frame.value.and_then(Raw::string);
+        if !version.as_deref().is_some_and(is_compatible) {
+            self.refuse_version(at, frame.value.map(Raw::text));
+            return;
+        }
+        let version = version.unwrap_or_default();
+        if let Some(connection) = self.connections.get_mut(&at.by) {
+            connection.rw.dialect = rw::Dialect::of(&version);
+            connection.keeps = frame.keeps();
+        }
+    }
+
+    fn refuse_version(&mut self, at: &mut At<'_>, client_version: Option<&str>) {
+        self.drop_everything_of(at);
+        if let Some(connection) = self.connections.get_mut(&at.by) {
+            connection.stage = Stage::Mismatched;
+        }
+        self.outbox
+            .frame(at.by)
+            .text("type", "version-mismatch")
+            .value("versions", |bytes| {
+                bytes.push(b'{');
+                if let Some(version) = client_version {
+                    bytes.extend_from_slice(b"\"clientVersion\":");
+                    bytes.extend_from_slice(version.as_bytes());
+                    bytes.push(b',');
+                }
+                bytes.extend_from_slice(b"\"brokerVersion\":");
+                frames::push_string(bytes, BROKER_VERSION);
+                bytes.push(b'}');
+            });
+        self.mismatched.push_back((at.now + MISMATCH_GRACE, at.by));
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        if let Some(state) = self.connections.get_mut(&connection)
+            && state.stage != Stage::Closing
+        {
+            state.stage = Stage::Closing;
+            self.outbox.close(connection);
+        }
+    }
+
+    fn stage(&self, connection: ConnectionId) -> Stage {
+        self.connections
+            .get(&connection)
+            .map_or(Stage::Closing, |state| state.stage)
+    }
+
+    /// Ends the connection's session, with all it waits for and all it holds that is
+    /// not to be kept.
+    fn drop_everything_of(&mut self, at: &mut At<'_>) {
+        let Some(connection) = self.connections.get_mut(&at.by) else {
+            return;
+        };
+        let session = connection.session.take();
+        connection.waiting.clear();
+        connection.names.clear();
+        connection.rw = rw::Share::default();
+        self.cancel_write_keys_of(at);
+        if let Some(session) = session {
+            self.sessions.remove(&session);
+            // It cannot be unknown: it ends here and nowhere else.
+            let closed = at.table.close_session(at.now, session);
+            debug_assert!(closed.is_ok(), "a dialect session ended by itself");
+        }
+        self.release_unread_write_keys(at);
+    }
+
+    /// The connection's session, opened if it has none.
+    fn session(&mut self, at: &mut At<'_>) -> Result<SessionId, OpenError> {
+        let Some(connection) = self.connections.get_mut(&at.by) else {
+            unreachable!("a line was handled for a connection that is not connected")
+        };
+        if let Some(session) = connection.session {
+            return Ok(session);
+        }
+        let session = at.table.open_session(at.now, Duration::ZERO)?;
+        connection.session = Some(session);
+        self.sessions.insert(session, at.by);
+        Ok(session)
+    }
+
+    /// An id for a request that has none of its own.
+    fn make_id(&mut self) -> RequestId {
+        self.ids_made += 1;
+        // The high half keeps them apart from ids that are hashes of text.
+        parse::made_id(
+            u128::from(u64::from_be_bytes(*b"lmx\0lmx\0")) << 64 | u128::from(self.ids_made),
+        )
+    }
+
+    /// Ends a hold, whoever has it. A native holder is told that it was by force.
+    fn release_by_id(&mut self, at: &mut At<'_>, id: RequestId) -> bool {
+        let Some(request) = at.table.request(id) else {
+            return false;
+        };
+        if request.grant().is_none() {
+            return false;
+        }
+        match request.session() {
+            Some(owner) if self.has_session(owner) => {
+                self.forget_hold(owner, id);
+                at.table.release(at.now, owner, id).is_ok()
+            }
+            _ => at.table.force_release(at.now, ForceTarget::Request(id)) > 0,
+        }
+    }
+
+    /// A hold of one of this protocol's sessions has ended: nothing refers to it any more.
+    fn forget_hold(&mut self, owner: SessionId, id: RequestId) {
+        self.write_keys.remove(id);
+        if let Some(connection) = self
+            .sessions
+            .get(&owner)
+            .and_then(|connection| self.connections.get_mut(connection))
+        {
+            connection.names.remove(&id);
+            connection.rw.forget(id);
+        }
+    }
+
+    /// A hold or a wait of this connection has ended by itself, or by force.
+    fn handle_ended(&mut self, at: &At<'_>, id: RequestId, untold: &str) {
+        self.recent.note(id, Fate::Ended);
+        let Some(connection) = self.connections.get_mut(&at.by) else {
+            return;
+        };
+        connection.names.remove(&id);
+        connection.rw.forget(id);
+        if let Some(waiting) = connection.waiting.remove(&id) {
+            // Its client knows of no grant, so a retry is a new request.
+            self.recent.forget(id);
+            self.refuse_waiting(at, &waiting, untold);
+        }
+    }
+
+    fn refuse_waiting(&mut self, at: &At<'_>, waiting: &Waiting, error: &str) {
+        let mut frame = self.outbox.frame(at.by);
+        match waiting.purpose {
+            Purpose::Lock(_) => frame.text("type", "lock").truth("acquired", false),
+            Purpose::Composite => frame.text("type", "acquire-many").truth("acquired", false),
+            Purpose::Share(_) => &mut frame,
+        };
+        let key = match waiting.purpose {
+            Purpose::Composite => "keys",
+            _ => "key",
+        };
+        frame
+            .echo(key, waiting.key.as_deref())
+            .echo("uuid", waiting.uuid.as_deref())
+            .text("error", error);
+    }
+
+    fn refuse_full(&mut self, at: &At<'_>, frame: &Frame<'_>, error: &dyn core::fmt::Display) {
+        self.outbox
+            .frame(at.by)
+            .raw("type", frame.kind)
+            .raw("key", frame.key)
+            .raw("uuid", frame.uuid)
+            .text("error", &error.to_string());
+    }
+}
+
+/// Whether a client of this version is served: the same major version, and a minor
+/// version that begins with the same digit. The patch does not matter.
+fn is_compatible(version: &str) -> bool {
+    let mut parts = version.split('.');
+    let major = parts.next();
+    let Some(minor) = parts.next() else {
+        return false;
+    };
+    // What does not begin with a digit is not told apart from what does.
+    let is_other_minor = minor.starts_with(|first: char| first.is_ascii_digit() && first != '2');
+    major == Some("0") && !is_other_minor
 }

@@ -1,0 +1,751 @@
+//! Readers and writers, as three generations of live-mutex's clients make them.
+//!
+//! The clients build their readers-writer locks from plain locks and from messages that
+//! count readers and set a writer's flag. Here a reader's count and a writer's flag are
+//! requests of the lock table, on a key beside the one the client names ([`shared_key`]):
+//! each reader holds it shared, a writer holds it alone. So readers really share, a
+//! writer excludes every reader, nobody starves, a dead client's part is freed with its
+//! session, and those who inspect the broker see it.
+//!
+//! * Write-preferring, up to 0.2.25 ([`Dialect::Locked`]): the client takes the base lock
+//!   (the plain lock of the key it names) around each message. `register-write-flag-check`
+//!   begins a read, `decrement-readers` ends it; `register-write-flag-and-readers-check`
+//!   begins a write, `set-write-flag-false-and-broadcast` ends it.
+//! * Write-preferring, newer ([`Dialect::Held`]): the client holds the base lock while it
+//!   reads (up to 10 at a time) or writes. `register-write-flag-check` only waits until no
+//!   writer is there; `increment-readers` begins the read.
+//! * Read-preferring: plain locks with `rwStatus`. The first reader locks a second key,
+//!   which writers lock too, for all readers; the last one unlocks it.
+//!
+//! **Lending.** A client that has to wait in a check still has the base lock, which those
+//! it waits for may need to finish. So the lock is given back for it (lent), and its unlock
+//! later succeeds as if nothing had happened. A newer client keeps its base lock to exclude
+//! plain lockers, so it is lent only if an older client is in the way, and taken back if
+//! it is free by then.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::storage::Growable;
+use crate::table::{AcquireError, Acquired, KeyView};
+use crate::{Acquire, Event, Instant, Key, LockTable, Mode, RequestId, SessionId, Wait, Want};
+
+use super::lock::Label;
+use super::parse::{Frame, Raw, RwStatus};
+use super::recent::Fate;
+use super::{At, LiveMutex, Purpose, Waiting};
+
+/// How a write-preferring client goes about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Up to 0.2.25: the check counts the reader.
+    Locked,
+    /// Newer, or unknown.
+    #[default]
+    Held,
+}
+
+impl Dialect {
+    pub(super) fn of(version: &str) -> Self {
+        let mut numbers = version.split('.').skip(1).map(str::parse::<u64>);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(minor)), Some(Ok(patch))) if (minor, patch) <= (2, 25) => Self::Locked,
+            _ => Self::Held,
+        }
+    }
+}
+
+/// What a connection has of readers-writer locks.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    pub(super) dialect: Dialect,
+    /// Reads and writes of each base key, newest last.
+    roles: BTreeMap<Box<[u8]>, Roles>,
+    /// Base locks given back while their holder waits.
+    lent: BTreeMap<RequestId, Lent>,
+    /// The base lock under which a first reader now locks the key for writers.
+    first_reads: Vec<FirstRead>,
+    /// Locks of write keys that this connection, having been the last reader, is about
+    /// to unlock.
+    last_reads: Vec<RequestId>,
+}
+
+#[derive(Debug, Default)]
+struct Roles {
+    reads: Vec<RequestId>,
+    writes: Vec<RequestId>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lent {
+    capacity: u32,
+    deadline: Option<Instant>,
+    keep: bool,
+}
+
+#[derive(Debug)]
+struct FirstRead {
+    base: RequestId,
+    key: Box<[u8]>,
+}
+
+/// What waits for the shared key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    ask: Ask,
+    lent: Option<RequestId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    /// Only to know that no writer is there.
+    Probe,
+    /// To read, begun by a check.
+    Read,
+    /// To read, begun by `increment-readers`.
+    Increment,
+    Write,
+}
+
+impl Share {
+    pub(super) fn is_lent(&self, id: RequestId) -> bool {
+        self.lent.contains_key(&id)
+    }
+
+    pub(super) fn take_lent(&mut self, id: RequestId) -> bool {
+        self.lent.remove(&id).is_some()
+    }
+
+    /// This hold has ended.
+    pub(super) fn forget(&mut self, id: RequestId) {
+        self.first_reads.retain(|read| read.base != id);
+        self.roles.retain(|_, roles| {
+            roles.reads.retain(|read| *read != id);
+            roles.writes.retain(|write| *write != id);
+            !roles.reads.is_empty() || !roles.writes.is_empty()
+        });
+    }
+
+    fn roles_mut(&mut self, key: &[u8]) -> &mut Roles {
+        self.roles.entry(key.into()).or_default()
+    }
+
+    /// Takes the newest read, or write, of a key out of the books.
+    fn end(
+        &mut self,
+        key: &[u8],
+        pick: fn(&mut Roles) -> &mut Vec<RequestId>,
+    ) -> Option<RequestId> {
+        let roles = self.roles.get_mut(key)?;
+        let id = pick(roles).pop();
+        if roles.reads.is_empty() && roles.writes.is_empty() {
+            self.roles.remove(key);
+        }
+        id
+    }
+}
+
+/// The write-preferring clients' messages.
+impl LiveMutex {
+    pub(super) fn check_for_reader(&mut self, at: &mut At<'_>, frame: &Frame<'_>) {
+        let counts = self
+            .connections
+            .get(&at.by)
+            .is_some_and(|connection| connection.rw.dialect == Dialect::Locked);
+        let ask = if counts { Ask::Read } else { Ask::Probe };
+        if self.ask(at, frame, ask) == Some(Asked::Waits) && !counts {
+            let name = frame.key_name();
+            let readers = self.readers_of(at.table, name.as_bytes());
+            self.outbox
+                .frame(at.by)
+                .truth("writerFlag", true)
+                .number("readersCount", readers.into())
+                .raw("key", frame.key)
+                .raw("uuid", frame.uuid)
+                .text("type", "register-write-flag-check-queued");
+        }
+    }
+
+    pub(super) fn increment_readers(&mut self, at: &mut At<'_>, frame: &Frame<'_>) {
+        self.ask(at, frame, Ask::Increment);
+    }
+
+    pub(super) fn check_for_writer(&mut self, at: &mut At<'_>, frame: &Frame<'_>) {
+        self.ask(at, frame, Ask::Write);
+    }
+
+    pub(super) fn decrement_readers(&mut self, at: &mut At<'_>, frame: &Frame<'_>) {
+        self.end_role(at, frame, |roles| &mut roles.reads);
+        self.outbox
+            .frame(at.by)
+            .raw("key", frame.key)
+            .raw("uuid", frame.uuid)
+            .text("type", "decrement-readers-success");
+    }
+
+    pub(super) fn end_write(&mut self, at: &mut At<'_>, frame: &Frame<'_>) {
+        self.end_role(at, frame, |roles| &mut roles.writes);
+        self.outbox
+            .frame(at.by)
+            .raw("uuid", frame.uuid)
+            .raw("key", frame.key)
+            .text("type", "write-flag-false-and-broadcast-success");
+    }
+
+    /// What was asked for, and had to wait, is there.
+    pub(super) fn handle_shared(
+        &mut self,
+        at: &mut At<'_>,
+        id: RequestId,
+        waiting: &Waiting,
+        pending: Pending,
+    ) {
+        let name = waiting
+            .key
+            .as_deref()
+            .map_or("undefined".into(), |key| Raw::of(key).name());
+        if let Some(base) = pending.lent {
+            self.take_back(at, base, name.as_bytes());
+        }
+        self.begin_role(at, id, name.as_bytes(), pending.ask);
+        self.answer_asked(
+            at,
+            name.as_bytes(),
+            (waiting.uuid.as_deref(), waiting.key.as_deref()),
+            pending.ask,
+        );
+    }
+
+    /// How many read under this base key.
+    pub(super) fn readers_of(&self, table: &LockTable<Growable>, key: &[u8]) -> u32 {
+        if !self.write_keys.is_rw_used {
+            return 0;
+        }
+        shared_view(table, key)
+            .filter(|view| {
+                view.holders()
+                    .next()
+                    .is_some_and(|holder| holder.mode() == Mode::Shared)
+            })
+            .map_or(0, |view| view.holders_len())
+    }
+
+    /// Asks for the shared key of `frame`'s key. `None` if that was refused.
+    fn ask(&mut self, at: &mut At<'_>, frame: &Frame<'_>, ask: Ask) -> Option<Asked> {
+        let name = frame.key_name();
+        let id = self.make_id();
+        let mode = if ask == Ask::Write {
+            Mode::Exclusive
+        } else {
+            Mode::Shared
+        };
+        match self.acquire_shared(at, frame, id, name.as_bytes(), mode, Wait::Forever) {
+            Ok(Acquired::Granted(_)) => {
+                self.begin_role(at, id, name.as_bytes(), ask);
+                let echo = (frame.uuid.map(Raw::text), frame.key.map(Raw::text));
+                self.answer_asked(at, name.as_bytes(), echo, ask);
+                Some(Asked::Granted)
+            }
+            Ok(Acquired::Queued { .. }) => {
+                let lent = self.lend(at, name.as_bytes());
+                if let Some(connection) = self.connections.get_mut(&at.by) {
+                    let pending = Pending { ask, lent };
+                    let waiting = Waiting::new(frame, Purpose::Share(pending));
+                    connection.waiting.insert(id, waiting);
+                }
+                Some(Asked::Waits)
+            }
+            Err(refusal) => {
+                match refusal {
+                    Refusal::Table(error) => self.refuse_full(at, frame, &error),
+                    Refusal::Session(error) => self.refuse_full(at, frame, &error),
+                    Refusal::Key(error) => self.refuse_full(at, frame, &error),
+                }
+                None
+            }
+        }
+    }
+
+    fn acquire_shared(
+        &mut self,
+        at: &mut At<'_>,
+        frame: &Frame<'_>,
+        id: RequestId,
+        base: &[u8],
+        mode: Mode,
+        wait: Wait,
+    ) -> Result<Acquired, Refusal> {
+        let shared = shared_key(base);
+        let key = Key::new(&shared, self.key_bytes_max).map_err(Refusal::Key)?;
+        let session = self.session(at).map_err(Refusal::Session)?;
+        self.write_keys.is_rw_used = true;
+        let label = Label::of(frame);
+        let wants = [Want { key, mode }];
+        let request = Acquire {
+            wait,
+            label: label.as_bytes(),
+            ..Acquire::new(id, &wants)
+        };
+        at.table
+            .acquire(at.now, session, &request)
+            .map_err(Refusal::Table)
+    }
+
+    fn begin_role(&mut self, at: &mut At<'_>, id: RequestId, base: &[u8], ask: Ask) {
+        let Some(connection) = self.connections.get_mut(&at.by) else {
+            return;
+        };
+        match ask {
+            Ask::Read | Ask::Increment => connection.rw.roles_mut(base).reads.push(id),
+            Ask::Write => connection.rw.roles_mut(base).writes.push(id),
+            Ask::Probe => {
+                self.release_by_id(at, id);
+            }
+        }
+    }
+
+    fn end_role(
+        &mut self,
+        at: &mut At<'_>,
+        frame: &Frame<'_>,
+        pick: fn(&mut Roles) -> &mut Vec<RequestId>,
+    ) {
+        let name = frame.key_name();
+        let ended = self
+            .connections
+            .get_mut(&at.by)
+            .and_then(|connection| connection.rw.end(name.as_bytes(), pick));
+        if let Some(id) = ended {
+            self.release_by_id(at, id);
+        }
+    }
+
+    fn answer_asked(
+        &mut self,
+        at: &At<'_>,
+        base: &[u8],
+        (uuid, key): (Option<&str>, Option<&str>),
+        ask: Ask,
+    ) {
+        let readers = self.readers_of(at.table, base);
+        let mut frame = self.outbox.frame(at.by);
+        if ask != Ask::Increment {
+            // The originals report what was before the change.
+            let before = readers.saturating_sub(u32::from(ask == Ask::Read));
+            frame
+                .truth("writerFlag", false)
+                .number("readersCount", before.into());
+        }
+        frame.echo("key", key).echo("uuid", uuid).text(
+            "type",
+            match ask {
+                Ask::Read | Ask::Probe => "register-write-flag-success",
+                Ask::Increment => "increment-readers-success",
+                Ask::Write => "register-write-flag-and-readers-check-success",
+            },
+        );
+    }
+
+    /// Gives the base lock of a connection that waits back, if somebody may need it.
+    fn lend(&mut self, at: &mut At<'_>, base: &[u8]) -> Option<RequestId> {
+        let connection = self.connections.get(&at.by)?;
+        let session = connection.session?;
+        if connection.rw.dialect == Dialect::Held && !self.is_older_client_at(at.table, base) {
+            return None;
+        }
+        let key = Key::new(base, self.key_bytes_max).ok()?;
+        let view = at.table.inspect(key)?;
+        let holder = view
+            .holders()
+            .find(|held| held.session() == Some(session))?;
+        let id = holder.id();
+        let lent = Lent {
+            capacity: view.capacity()?,
+            deadline: holder.grant()?.deadline,
+            keep: holder.keep(),
+        };
+        at.table.release(at.now, session, id).ok()?;
+        let connection = self.connections.get_mut(&at.by)?;
+        connection.rw.lent.insert(id, lent);
+        Some(id)
+    }
+
+    /// Takes a lent base lock back if it is free and its ttl has not run out.
+    fn take_back(&mut self, at: &mut At<'_>, id: RequestId, base: &[u8]) {
+        let Some(connection) = self.connections.get(&at.by) else {
+            return;
+        };
+        let (Some(session), Some(&lent), Dialect::Held) = (
+            connection.session,
+            connection.rw.lent.get(&id),
+            connection.rw.dialect,
+        ) else {
+            return;
+        };
+        let lease = match lent.deadline {
+            Some(deadline) if deadline <= at.now => return,
+            Some(deadline) => Some(deadline.saturating_duration_since(at.now)),
+            None => None,
+        };
+        let Ok(key) = Key::new(base, self.key_bytes_max) else {
+            return;
+        };
+        let wants = [Want {
+            key,
+            mode: Mode::Semaphore {
+                capacity: lent.capacity,
+                permits: 1,
+            },
+        }];
+        let request = Acquire {
+            lease,
+            wait: Wait::No,
+            keep: lent.keep,
+            front: true,
+            ..Acquire::new(id, &wants)
+        };
+        if at.table.acquire(at.now, session, &request).is_ok()
+            && let Some(connection) = self.connections.get_mut(&at.by)
+        {
+            connection.rw.take_lent(id);
+        }
+    }
+
+    fn is_older_client_at(&self, table: &LockTable<Growable>, base: &[u8]) -> bool {
+        shared_view(table, base).is_some_and(|view| {
+            view.holders().chain(view.waiters()).any(|request| {
+                request
+                    .session()
+                    .and_then(|session| self.sessions.get(&session))
+                    .and_then(|connection| self.connections.get(connection))
+                    .is_some_and(|connection| connection.rw.dialect == Dialect::Locked)
+            })
+        })
+    }
+}
+
+enum Refusal {
+    Table(AcquireError),
+    Session(crate::table::OpenError),
+    Key(crate::KeyError),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Granted,
+    Waits,
+}
+
+/// The locks that first readers hold for all readers, of the read-preferring client.
+///
+/// They belong to a session of their own, for they must outlive the first reader's
+/// connection while others read.
+#[derive(Debug, Default)]
+pub(super) struct WriteKeys {
+    session: Option<SessionId>,
+    locks: BTreeMap<RequestId, WriteKey>,
+    /// Whether anybody ever read or wrote: until then there are no readers to count.
+    is_rw_used: bool,
+}
+
+#[derive(Debug)]
+struct WriteKey {
+    read_key: Box<[u8]>,
+    write_key: Box<[u8]>,
+    /// Who is to be told of the grant.
+    by: super::ConnectionId,
+    /// What its reply repeats; `None` once it is granted.
+    waiting: Option<Waiting>,
+}
+
+impl WriteKeys {
+    pub(super) fn is_session(&self, session: SessionId) -> bool {
+        self.session == Some(session)
+    }
+
+    pub(super) fn is_asked_by(&self, id: RequestId, by: super::ConnectionId) -> bool {
+        self.locks.get(&id).is_some_and(|lock| lock.by == by)
+    }
+
+    pub(super) fn remove(&mut self, id: RequestId) {
+        self.locks.remove(&id);
+    }
+}
+
+/// The read-preferring client's locks.
+impl LiveMutex {
+    /// The count of readers that a grant reports, after changing it as its role says.
+    pub(super) fn count_for_role(
+        &mut self,
+        at: &mut At<'_>,
+        key: &[u8],
+        base: RequestId,
+        rw: RwStatus,
+    ) -> u32 {
+        match rw {
+            RwStatus::BeginRead => {
+                let id = self.make_id();
+                let frame = Frame::default();
+                let begun = self.acquire_shared(at, &frame, id, key, Mode::Shared, Wait::No);
+                if matches!(begun, Ok(Acquired::Granted(_))) {
+                    self.begin_role(at, id, key, Ask::Read);
+                }
+                let readers = self.readers_of(at.table, key);
+                if readers == 1
+                    && let Some(connection) = self.connections.get_mut(&at.by)
+                {
+                    connection.rw.first_reads.push(FirstRead {
+                        base,
+                        key: key.into(),
+                    });
+                }
+                readers
+            }
+            RwStatus::EndRead => self.end_read(at, key),
+            _ => self.readers_of(at.table, key),
+        }
+    }
+
+    /// Ends one of the connection's own reads. The newer client unlocks the write key
+    /// if it hears that there was one reader, so it is told the count before the change.
+    fn end_read(&mut self, at: &mut At<'_>, key: &[u8]) -> u32 {
+        let before = self.readers_of(at.table, key);
+        let Some(connection) = self.connections.get_mut(&at.by) else {
+            return before;
+        };
+        let dialect = connection.rw.dialect;
+        let Some(id) = connection.rw.end(key, |roles| &mut roles.reads) else {
+            return before;
+        };
+        if before == 1 {
+            let ended = self
+                .write_keys
+                .locks
+                .iter()
+                .filter(|(_, lock)| lock.waiting.is_none() && *lock.read_key == *key);
+            connection.rw.last_reads.extend(ended.map(|(id, _)| *id));
+        }
+        self.release_by_id(at, id);
+        match dialect {
+            Dialect::Held => before,
+            Dialect::Locked => before.saturating_sub(1),
+        }
+    }
+
+    /// Locks the write key for all readers of the key whose first reader this is. False
+    /// if it is no first reader's: then it is a lock like any other.
+    pub(super) fn lock_write_key(
+        &mut self,
+        at: &mut At<'_>,
+        frame: &Frame<'_>,
+        id: RequestId,
+        key: Key<'_>,
+    ) -> bool {
+        let Some(connection) = self.connections.get_mut(&at.by) else {
+            return false;
+        };
+        let (Some(session), Some(first)) = (connection.session, connection.rw.first_reads.pop())
+        else {
+            return false;
+        };
+        let readers = match self.write_keys.session {
+            Some(readers) => readers,
+            None => match at.table.open_session(at.now, Duration::ZERO) {
+                Ok(readers) => *self.write_keys.session.insert(readers),
+                Err(_) => return false,
+            },
+        };
+        let label = Label::of(frame);
+        let wants = [Want {
+            key,
+            mode: Mode::Semaphore {
+                capacity: 1,
+                permits: 1,
+            },
+        }];
+        let request = Acquire {
+            front: frame.is_forced() || frame.is_retry(),
+            label: label.as_bytes(),
+            ..Acquire::new(id, &wants)
+        };
+        let Ok(acquired) = at.table.acquire(at.now, readers, &request) else {
+            return false;
+        };
+        // Others must not pass for later readers before the writers are locked out,
+        // however long that takes: the client unlocks the base lock right after it.
+        let renewed = at.table.renew(at.now, session, first.base, None);
+        debug_assert!(renewed.is_ok(), "a first reader had no base lock");
+        let mut lock = WriteKey {
+            read_key: first.key,
+            write_key: key.as_bytes().into(),
+            by: at.by,
+            waiting: None,
+        };
+        match acquired {
+            Acquired::Granted(grant) => {
+                let echo = (frame.uuid.map(Raw::text), frame.key.map(Raw::text));
+                self.answer_write_key(at.by, echo, grant.token.as_u64());
+            }
+            Acquired::Queued { ahead } => {
+                lock.waiting = Some(Waiting::new(
+                    frame,
+                    Purpose::Lock(RwStatus::LockingWriteKey),
+                ));
+                self.answer_waiting(at, frame, key, ahead);
+            }
+        }
+        self.write_keys.locks.insert(id, lock);
+        true
+    }
+
+    pub(super) fn handle_write_key_event(&mut self, event: Event, table: &mut LockTable<Growable>) {
+        match event {
+            Event::Granted { id, grant } => {
+                let Some(lock) = self.write_keys.locks.get_mut(&id) else {
+                    return;
+                };
+                let by = lock.by;
+                if let Some(waiting) = lock.waiting.take() {
+                    let echo = (waiting.uuid.as_deref(), waiting.key.as_deref());
+                    self.answer_write_key(by, echo, grant.token.as_u64());
+                }
+            }
+            Event::Revoked { id, .. } => {
+                self.recent.note(id, Fate::Ended);
+                let Some(lock) = self.write_keys.locks.remove(&id) else {
+                    return;
+                };
+                if let Some(waiting) = lock.waiting {
+                    let at = At {
+                        now: Instant::EPOCH,
+                        by: lock.by,
+                        table,
+                    };
+                    self.refuse_waiting(&at, &waiting, super::lock::REVOKED);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A first reader waits no longer for its write key, or rejects it: it does not read.
+    /// False if `id` is no such lock of this connection.
+    pub(super) fn give_up_write_key(&mut self, at: &mut At<'_>, id: RequestId) -> bool {
+        if !self.write_keys.is_asked_by(id, at.by) || self.recent.fate(id) == Some(Fate::Received) {
+            return false;
+        }
+        let (Some(lock), Some(session)) =
+            (self.write_keys.locks.remove(&id), self.write_keys.session)
+        else {
+            return false;
+        };
+        let reader = self
+            .connections
+            .get_mut(&at.by)
+            .and_then(|connection| connection.rw.end(&lock.read_key, |roles| &mut roles.reads));
+        if let Some(reader) = reader {
+            self.release_by_id(at, reader);
+        }
+        let ended = if lock.waiting.is_some() {
+            at.table.cancel(at.now, session, id).is_ok()
+        } else {
+            at.table.release(at.now, session, id).is_ok()
+        };
+        debug_assert!(ended, "a write key's lock was not in the table");
+        true
+    }
+
+    /// The last reader unlocks the write key. Only what the readers hold is released:
+    /// by now a writer may have it.
+    pub(super) fn unlock_write_key(&mut self, at: &mut At<'_>, key: Key<'_>) -> bool {
+        let Some(connection) = self.connections.get_mut(&at.by) else {
+            return false;
+        };
+        let locks = &self.write_keys.locks;
+        let mine = connection.rw.last_reads.iter().position(|id| {
+            locks
+                .get(id)
+                .is_some_and(|lock| *lock.write_key == *key.as_bytes())
+        });
+        let Some(mine) = mine else {
+            return locks
+                .values()
+                .any(|lock| *lock.write_key == *key.as_bytes());
+        };
+        let id = connection.rw.last_reads.swap_remove(mine);
+        self.release_by_id(at, id);
+        true
+    }
+
+    /// Cancels what the connection's first readers wait for.
+    pub(super) fn cancel_write_keys_of(&mut self, at: &mut At<'_>) {
+        let Some(session) = self.write_keys.session else {
+            return;
+        };
+        self.write_keys.locks.retain(|id, lock| {
+            let ends = lock.by == at.by && lock.waiting.is_some();
+            if ends {
+                let cancelled = at.table.cancel(at.now, session, *id);
+                debug_assert!(cancelled.is_ok(), "a waiting request was not waiting");
+            }
+            !ends
+        });
+    }
+
+    /// Releases the write keys whose readers are all gone.
+    pub(super) fn release_unread_write_keys(&mut self, at: &mut At<'_>) {
+        let unread: Vec<RequestId> = self
+            .write_keys
+            .locks
+            .iter()
+            .filter(|(_, lock)| lock.waiting.is_none())
+            .filter(|(_, lock)| self.readers_of(at.table, &lock.read_key) == 0)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in unread {
+            self.release_by_id(at, id);
+        }
+    }
+
+    fn answer_write_key(
+        &mut self,
+        by: super::ConnectionId,
+        (uuid, key): (Option<&str>, Option<&str>),
+        token: u64,
+    ) {
+        self.outbox
+            .frame(by)
+            .number("readersCount", 0)
+            .echo("uuid", uuid)
+            .number("lockRequestCount", 0)
+            .echo("key", key)
+            .text("type", "lock")
+            .truth("acquired", true)
+            .number("fencingToken", token);
+    }
+}
+
+const SHARED_SUFFIX: &[u8] = b" (live-mutex readers and writers)";
+
+/// The key that the readers and writers of `base` hold.
+fn shared_key(base: &[u8]) -> Vec<u8> {
+    [base, SHARED_SUFFIX].concat()
+}
+
+/// The key whose readers and writers hold `shared`, if it is such a key.
+pub(super) fn base_of(shared: &[u8]) -> Option<&[u8]> {
+    shared.strip_suffix(SHARED_SUFFIX)
+}
+
+fn shared_view<'a>(table: &'a LockTable<Growable>, base: &[u8]) -> Option<KeyView<'a>> {
+    let shared = shared_key(base);
+    // It was checked when it was first held.
+    table.inspect(Key::new(&shared, u32::MAX).ok()?)
+}
+
+/// Whether somebody reads or writes under the base key.
+pub(super) fn is_shared(table: &LockTable<Growable>, base: &[u8]) -> bool {
+    shared_view(table, base).is_some_and(|view| view.holders_len() > 0)
+}
