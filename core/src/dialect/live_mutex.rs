@@ -35,7 +35,7 @@ use recent::{Fate, Recent};
 const BROKER_VERSION: &str = "0.2.25";
 
 /// How long a client of another version may take to confirm that it has understood.
-const MISMATCH_GRACE: Duration = Duration::from_millis(2000);
+const MISMATCH_GRACE: Duration = Duration::from_secs(2);
 
 /// All connections that speak live-mutex's protocol, as a pure state machine.
 #[derive(Debug)]

@@ -17,6 +17,10 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use crate::RequestId;
 
 /// What a line turned out to be.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives as long as its line is handled, and boxing it would cost an allocation"
+)]
 #[derive(Debug)]
 pub(super) enum Line<'a> {
     /// Nothing that could be answered: blank, or no JSON.
@@ -142,7 +146,7 @@ const UNFIT_TTL: Unfit = "`ttl` must be a positive number of milliseconds, or nu
                           that does not expire; omit the field for the default of 5000.";
 
 /// What a lock without a `ttl` gets.
-const TTL_DEFAULT: Duration = Duration::from_millis(5000);
+const TTL_DEFAULT: Duration = Duration::from_secs(5);
 
 impl<'a> Frame<'a> {
     /// The message's type; empty if it has none that is a string.

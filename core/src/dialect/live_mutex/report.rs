@@ -5,7 +5,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use crate::table::{KeyView, RequestView};
-use crate::{Key, Mode};
+use crate::{FencingToken, Key, Mode};
 
 use super::composite::text_of;
 use super::frames::{push_list, push_number, push_string};
@@ -122,7 +122,7 @@ impl LiveMutex {
                     ("compositeLocksHeld", survey.composites),
                     (
                         "fencingWatermark",
-                        counts.last_token.map_or(0, |token| token.as_u64()),
+                        counts.last_token.map_or(0, FencingToken::as_u64),
                     ),
                 ] {
                     bytes.push(b',');
@@ -131,7 +131,7 @@ impl LiveMutex {
                     push_number(bytes, value);
                 }
                 bytes.extend_from_slice(b",\"topKeys\":");
-                push_list(bytes, &survey.top, push_top_key);
+                push_list(bytes, survey.top, push_top_key);
                 bytes.push(b'}');
             });
     }
@@ -204,10 +204,10 @@ impl<'a> Survey<'a> {
                     survey.composites += u64::from(keys.next().is_some());
                 }
             }
-            let rank = contention(&key);
+            let rank = contention(key);
             let place = survey
                 .top
-                .partition_point(|other| contention(other) >= rank);
+                .partition_point(|other| contention(*other) >= rank);
             if place < TOP_KEYS {
                 survey.top.insert(place, key);
                 survey.top.truncate(TOP_KEYS);
@@ -217,11 +217,11 @@ impl<'a> Survey<'a> {
     }
 }
 
-fn contention(key: &KeyView<'_>) -> u64 {
+fn contention(key: KeyView<'_>) -> u64 {
     u64::from(key.holders_len()) + u64::from(key.waiters_len())
 }
 
-fn push_top_key(bytes: &mut Vec<u8>, key: &KeyView<'_>) {
+fn push_top_key(bytes: &mut Vec<u8>, key: KeyView<'_>) {
     bytes.extend_from_slice(b"{\"key\":");
     push_string(bytes, &text_of(key.key()));
     bytes.extend_from_slice(b",\"holders\":");

@@ -452,8 +452,10 @@ pub(super) struct WriteKeys {
 
 #[derive(Debug)]
 struct WriteKey {
-    read_key: Box<[u8]>,
-    write_key: Box<[u8]>,
+    /// The key whose readers hold it.
+    readers_of: Box<[u8]>,
+    /// The write key itself.
+    key: Box<[u8]>,
     /// Who is to be told of the grant.
     by: super::ConnectionId,
     /// What its reply repeats; `None` once it is granted.
@@ -524,7 +526,7 @@ impl LiveMutex {
                 .write_keys
                 .locks
                 .iter()
-                .filter(|(_, lock)| lock.waiting.is_none() && *lock.read_key == *key);
+                .filter(|(_, lock)| lock.waiting.is_none() && *lock.readers_of == *key);
             connection.rw.last_reads.extend(ended.map(|(id, _)| *id));
         }
         self.release_by_id(at, id);
@@ -578,8 +580,8 @@ impl LiveMutex {
         let renewed = at.table.renew(at.now, session, first.base, None);
         debug_assert!(renewed.is_ok(), "a first reader had no base lock");
         let mut lock = WriteKey {
-            read_key: first.key,
-            write_key: key.as_bytes().into(),
+            readers_of: first.key,
+            key: key.as_bytes().into(),
             by: at.by,
             waiting: None,
         };
@@ -641,10 +643,11 @@ impl LiveMutex {
         else {
             return false;
         };
-        let reader = self
-            .connections
-            .get_mut(&at.by)
-            .and_then(|connection| connection.rw.end(&lock.read_key, |roles| &mut roles.reads));
+        let reader = self.connections.get_mut(&at.by).and_then(|connection| {
+            connection
+                .rw
+                .end(&lock.readers_of, |roles| &mut roles.reads)
+        });
         if let Some(reader) = reader {
             self.release_by_id(at, reader);
         }
@@ -667,12 +670,10 @@ impl LiveMutex {
         let mine = connection.rw.last_reads.iter().position(|id| {
             locks
                 .get(id)
-                .is_some_and(|lock| *lock.write_key == *key.as_bytes())
+                .is_some_and(|lock| *lock.key == *key.as_bytes())
         });
         let Some(mine) = mine else {
-            return locks
-                .values()
-                .any(|lock| *lock.write_key == *key.as_bytes());
+            return locks.values().any(|lock| *lock.key == *key.as_bytes());
         };
         let id = connection.rw.last_reads.swap_remove(mine);
         self.release_by_id(at, id);
@@ -701,7 +702,7 @@ impl LiveMutex {
             .locks
             .iter()
             .filter(|(_, lock)| lock.waiting.is_none())
-            .filter(|(_, lock)| self.readers_of(at.table, &lock.read_key) == 0)
+            .filter(|(_, lock)| self.readers_of(at.table, &lock.readers_of) == 0)
             .map(|(id, _)| *id)
             .collect();
         for id in unread {
