@@ -17,6 +17,13 @@ pub fn now() -> Instant {
     Instant::from_nanos(u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX))
 }
 
+/// The time of day, to be shown to people. It jumps; nothing may be decided by it.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "for people only")]
+pub fn wall() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}
+
 /// The standard library's instant for `at`, as seen from now; `None` if it has none.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one clock")]

@@ -67,12 +67,19 @@ impl Guard {
     /// Once the lock is lost, this is in the past.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
+        clock::to_std(self.good_until()?)
+    }
+
+    /// The [`deadline`](Self::deadline) by [`clock::now`], which also counts the time that
+    /// the machine was suspended.
+    #[must_use]
+    pub fn good_until(&self) -> Option<lmx_core::Instant> {
         let shared = &self.slot.client.handle.shared;
         let now = clock::now();
         let held = shared.lock().machine.held(now, self.slot.id);
         match held {
-            Some(held) => clock::to_std(held.good_until?),
-            None => clock::to_std(now),
+            Some(held) => held.good_until,
+            None => Some(now),
         }
     }
 
