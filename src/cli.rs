@@ -1,18 +1,20 @@
 //! The `lmx` command: what was typed ([`args`]), what it means ([`mean`]), and one
 //! module for each thing it can do.
 
-//mod acquire;
+mod acquire;
 mod args;
-//mod bench;
+mod bench;
 mod compat;
+mod connect;
 mod exit;
 mod generate;
-//mod launch;
+mod lock;
 mod mean;
 mod print;
-//mod query;
-//mod release;
-//mod run;
+mod query;
+mod release;
+mod run;
+mod signals;
 mod start;
 
 use std::ffi::OsString;
@@ -44,20 +46,23 @@ pub fn main_as(subcommand: &str) -> ExitCode {
 }
 
 fn main_with(typed: Vec<OsString>) -> ExitCode {
+    if let Some(code) = run::internal(&typed) {
+        return ExitCode::from(code);
+    }
     let args = match Args::try_parse_from(compat::join_option_objects(typed)) {
         Ok(args) => args,
         Err(error) => return exit::for_clap(&error),
     };
     let outcome = match args.command {
         Command::Start(typed) => start::start(typed),
-        Command::Acquire(_) => todo!(),
-        Command::Release(_) => todo!(),
-        Command::Run(_) => todo!(),
-        Command::Ls(_) => todo!(),
-        Command::Inspect(_) => todo!(),
-        Command::Status(_) => todo!(),
-        Command::InspectBroker(_) => todo!(),
-        Command::Bench(_) => todo!(),
+        Command::Acquire(typed) => acquire::acquire(typed),
+        Command::Release(typed) => release::release(typed),
+        Command::Run(typed) => run::run(typed),
+        Command::Ls(typed) => query::list(typed),
+        Command::Inspect(typed) => query::inspect(typed),
+        Command::Status(typed) => query::status(typed),
+        Command::InspectBroker(typed) => query::ask_on_stdin(typed),
+        Command::Bench(typed) => bench::bench(typed),
         Command::Completions(typed) => generate::completions(&typed),
         Command::Man(typed) => generate::man(&typed),
     };

@@ -79,6 +79,16 @@ impl OptionObject {
         })
     }
 
+    /// The lease that `ttl` stands for.
+    pub(super) fn lease(&self) -> Result<Option<Duration>, Failure> {
+        match self.ttl {
+            Some(Some(0)) => Err(Failure::usage("a ttl is longer than 0 ms")
+                .hint("leave it out, or say null, for a lock that lasts until it is released")),
+            Some(Some(ms)) => Ok(Some(Duration::from_millis(ms))),
+            Some(None) | None => Ok(None),
+        }
+    }
+
     /// How long to wait: so many attempts of so long.
     pub(super) fn wait(&self) -> Option<Duration> {
         if self.lock_request_timeout.is_none() && self.max_retries.is_none() {

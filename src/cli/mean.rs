@@ -1,18 +1,16 @@
 //! What the arguments mean, together with the environment and option objects.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lmx_core::{Mode, Wait};
+use lmx_transports::{DEFAULT_HOST, DEFAULT_PORT, Endpoint};
 
 use super::args::{ExitArgs, LockArgs, MaybeForever, Permits, WhereArgs};
 use super::compat::{KeyText, OptionObject};
 use super::exit::{self, Failure};
-
-const DEFAULT_PORT: u16 = 6970;
 
 /// Reads the environment; a function, so that tests can bring their own.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -22,35 +20,11 @@ pub(super) fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// Where a broker is, or shall be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Address {
-    /// At a TCP port.
-    Tcp {
-        /// Name or address.
-        host: String,
-        /// Port.
-        port: u16,
-    },
-    /// At a Unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// A broker to talk to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Where it is.
-    pub(super) address: Address,
+    pub(super) endpoint: Endpoint,
     /// What it wants to be shown.
     pub(super) auth_token: Option<Vec<u8>>,
     /// Whether to start one if there is none.
@@ -68,45 +42,45 @@ impl Place {
     ) -> Result<Self, Failure> {
         let auth_token = auth_token(typed.auth_token_file.as_deref(), environment)?;
         let launch = typed.launch;
-        let address = Self::address(typed, port, object, environment)?;
+        let endpoint = Self::endpoint(typed, port, object, environment)?;
         Ok(Self {
-            address,
+            endpoint,
             auth_token,
             launch,
         })
     }
 
-    fn address(
+    fn endpoint(
         typed: WhereArgs,
         port: Option<u16>,
         object: &OptionObject,
         environment: Environment<'_>,
-    ) -> Result<Address, Failure> {
+    ) -> Result<Endpoint, Failure> {
         let typed_port = port.or(typed.port);
         let typed_tcp = typed.host.is_some() || typed_port.is_some();
         let object_tcp = object.host.is_some() || object.port.is_some();
         if typed.use_uds {
-            return uds_of_live_mutex(environment).map(Address::Unix);
+            return uds_of_live_mutex(environment).map(Endpoint::Unix);
         }
         if let Some(path) = typed.unix {
-            return Ok(Address::Unix(path));
+            return Ok(Endpoint::Unix(path));
         }
         if !typed_tcp {
             if let Some(path) = &object.uds_path {
-                return Ok(Address::Unix(path.clone()));
+                return Ok(Endpoint::Unix(path.clone()));
             }
             if !object_tcp {
                 if let Some(path) = environment("LMX_UNIX") {
-                    return Ok(Address::Unix(path.into()));
+                    return Ok(Endpoint::Unix(path.into()));
                 }
                 if environment("use_uds").is_some_and(|value| value == "yes") {
-                    return uds_of_live_mutex(environment).map(Address::Unix);
+                    return uds_of_live_mutex(environment).map(Endpoint::Unix);
                 }
             }
         }
         let host = match typed.host.or_else(|| object.host.clone()) {
             Some(host) => host,
-            None => host_of(environment)?.unwrap_or_else(|| "localhost".to_owned()),
+            None => host_of(environment)?.unwrap_or_else(|| DEFAULT_HOST.to_owned()),
         };
         let port = match typed_port.or(object.port) {
             Some(port) => port,
@@ -116,7 +90,7 @@ impl Place {
             return Err(Failure::usage("port 0 is only for `lmx start`")
                 .hint("name the port that the broker printed when it was ready"));
         }
-        Ok(Address::Tcp { host, port })
+        Ok(Endpoint::Tcp { host, port })
     }
 }
 
@@ -282,6 +256,16 @@ pub(super) struct Codes {
     pub(super) timed_out: u8,
     /// No broker could be reached.
     pub(super) unreachable: u8,
+}
+
+impl Codes {
+    /// `failure`, with the code that was asked for if no broker could be reached.
+    pub(super) fn apply(self, failure: Failure) -> Failure {
+        match failure.code() {
+            exit::UNREACHABLE => failure.with_code(self.unreachable),
+            _ => failure,
+        }
+    }
 }
 
 impl From<ExitArgs> for Codes {

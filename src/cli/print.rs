@@ -2,17 +2,17 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lmx_core::Mode;
+use lmx_transports::clock;
 use serde_json::{Value, json};
 
 use super::exit::{self, Failure};
 
 /// Writes all of `text` to standard output. A reader that has gone away is no failure.
 pub(super) fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_ref()).and_then(|()| out.flush()) {
+    match print_strictly(text.as_ref()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure::new(
@@ -20,6 +20,12 @@ pub(super) fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
             format!("cannot write to standard output: {error}"),
         )),
     }
+}
+
+/// Writes all of `text` to standard output, or says why it did not arrive.
+pub(super) fn print_strictly(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text).and_then(|()| out.flush())
 }
 
 /// Prints one line of JSON.
@@ -96,18 +102,51 @@ pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A mode, for people.
-pub(super) struct Shown<T>(pub(super) T);
+/// When something will end, for people and programs to see; nothing is decided by it, for
+/// it is told by the wall clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    remaining: Duration,
+    at: SystemTime,
+}
 
-impl fmt::Display for Shown<Mode> {
+impl Ending {
+    /// So long from now.
+    pub(super) fn after(remaining: Duration) -> Self {
+        let at = clock::wall() + remaining;
+        Self { remaining, at }
+    }
+
+    /// The moment, as RFC 3339 has it.
+    pub(super) fn at(self) -> String {
+        humantime::format_rfc3339_millis(self.at).to_string()
+    }
+
+    /// Puts it, or that there is none, into a JSON object.
+    pub(super) fn put(object: &mut Value, ending: Option<Self>) {
+        object["deadline"] = ending.map(Self::at).into();
+        object["remaining_ms"] = ending.map(|ending| millis(ending.remaining)).into();
+    }
+}
+
+impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Mode::Exclusive => f.write_str("exclusive"),
-            Mode::Shared => f.write_str("shared"),
-            Mode::Semaphore { capacity, permits } => {
-                write!(f, "{permits} of {capacity} permits")
-            }
-        }
+        write!(f, "{} (in {})", self.at(), time(self.remaining))
+    }
+}
+
+/// The moment so long ago, as RFC 3339 has it.
+pub(super) fn ago(age: Duration) -> String {
+    let at = clock::wall().checked_sub(age);
+    humantime::format_rfc3339_millis(at.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
+}
+
+/// A mode, for people.
+pub(super) fn mode(mode: Mode) -> String {
+    match mode {
+        Mode::Exclusive => "exclusive".to_owned(),
+        Mode::Shared => "shared".to_owned(),
+        Mode::Semaphore { capacity, permits } => format!("{permits} of {capacity} permits"),
     }
 }
 

@@ -24,7 +24,7 @@ const DEFAULT_PORT: u16 = 6970;
 pub(super) fn start(typed: StartArgs) -> Outcome {
     if typed.detached {
         // Fails only for the leader of a group, who is detached enough.
-        let _ = rustix::process::setsid();
+        let _ = nix::unistd::setsid();
     }
     log_to_stderr(level(typed.log, &environment)?);
     let json = typed.json.json.as_deref() == Some("");

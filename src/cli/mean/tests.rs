@@ -11,7 +11,7 @@ fn place(typed: WhereArgs, object: &str, environment: &[(&str, &str)]) -> Result
 fn address(typed: WhereArgs, object: &str, environment: &[(&str, &str)]) -> String {
     place(typed, object, environment)
         .unwrap()
-        .address
+        .endpoint
         .to_string()
 }
 

@@ -1,0 +1,254 @@
+//! A second process that kills the command if `lmx run` cannot.
+//!
+//! `lmx run` may be killed or stopped at any moment, and its command must not outlive
+//! the lock for that. So it tells the watchdog, through a pipe, by when the command has
+//! to be dead. If that time comes, or the pipe breaks, the watchdog kills the command's
+//! process group; and if the pipe broke, it gives the lock back afterwards, so that those
+//! who wait need not wait for the session to be given up.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use async_signal::{Signal as Caught, Signals};
+use clap::Parser as _;
+use lmx_core::{Instant, RequestId};
+use lmx_transports::clock::{self, Alarm};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, read};
+
+use super::child::this_program;
+use crate::Endpoint;
+use crate::cli::args::WhereArgs;
+use crate::cli::compat::OptionObject;
+use crate::cli::connect;
+use crate::cli::exit::{self, Failure};
+use crate::cli::mean::{Place, environment};
+
+/// First argument of the watchdog's process.
+pub(super) const WATCHDOG: &str = "__watchdog";
+
+/// How long a killed group may take to be gone before its lock is given back.
+const GONE_MAX: Duration = Duration::from_secs(10);
+
+/// The watchdog, as `lmx run` sees it.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    process: Child,
+    /// `None` once it was found broken.
+    pipe: Option<ChildStdin>,
+}
+
+impl Watchdog {
+    /// Starts a watchdog for the command that will hold request `id`.
+    pub(super) fn start(place: &Place, id: RequestId) -> Result<Self, Failure> {
+        let mut command = Command::new(this_program());
+        command.arg0("lmx").arg(WATCHDOG);
+        match &place.endpoint {
+            Endpoint::Tcp { host, port } => {
+                command.arg("--host").arg(host);
+                command.arg("--port").arg(port.to_string());
+            }
+            Endpoint::Unix(path) => {
+                command.arg("--unix").arg(path);
+            }
+        }
+        if let Some(token) = &place.auth_token {
+            command.env("LMX_AUTH_TOKEN", OsString::from_vec(token.clone()));
+        }
+        let mut process = command
+            .arg("--id")
+            .arg(id.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| {
+                Failure::new(exit::SYSTEM, format!("cannot start a process: {error}"))
+            })?;
+        let pipe = process.stdin.take();
+        Ok(Self { process, pipe })
+    }
+
+    /// Names the process group to kill.
+    pub(super) fn watch(&mut self, group: Pid) {
+        self.tell(&format!("group {group}\n"));
+    }
+
+    /// Sets by when the group has to be dead, if no sooner end is asked for.
+    pub(super) fn kill_at(&mut self, at: Option<Instant>) {
+        let nanos = at.map_or(u64::MAX, Instant::as_nanos);
+        self.tell(&format!("kill-at {nanos}\n"));
+    }
+
+    /// Dismisses it: there is nothing to kill any more.
+    pub(super) fn dismiss(mut self) {
+        self.tell("done\n");
+        self.pipe = None;
+        let _ = self.process.wait();
+    }
+
+    fn tell(&mut self, line: &str) {
+        if let Some(pipe) = &mut self.pipe
+            && pipe.write_all(line.as_bytes()).is_err()
+        {
+            self.pipe = None;
+            eprintln!("lmx: the watchdog process has died; going on without it");
+        }
+    }
+}
+
+/// What the watchdog was told.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Orders {
+    group: Option<i32>,
+    kill_at: Option<Instant>,
+    done: bool,
+    /// The beginning of a line.
+    partial: Vec<u8>,
+}
+
+impl Orders {
+    fn handle_input(&mut self, bytes: &[u8]) {
+        self.partial.extend_from_slice(bytes);
+        while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            self.handle_line(String::from_utf8_lossy(&line).trim());
+        }
+    }
+
+    fn handle_line(&mut self, line: &str) {
+        match line.split_once(' ') {
+            Some(("group", group)) => self.group = group.parse().ok(),
+            Some(("kill-at", nanos)) => {
+                self.kill_at = nanos
+                    .parse()
+                    .ok()
+                    .filter(|nanos| *nanos != u64::MAX)
+                    .map(Instant::from_nanos);
+            }
+            _ => self.done |= line == "done",
+        }
+    }
+
+    /// Kills the group, if there is one.
+    fn kill(&self) {
+        if let Some(group) = self.group {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+    }
+
+    fn group_is_gone(&self) -> bool {
+        self.group
+            .is_none_or(|group| killpg(Pid::from_raw(group), None) == Err(Errno::ESRCH))
+    }
+}
+
+/// Its arguments.
+#[derive(Debug, clap::Parser)]
+struct WatchdogArgs {
+    #[command(flatten)]
+    at: WhereArgs,
+    #[arg(long)]
+    id: RequestId,
+}
+
+/// The watchdog's process.
+pub(super) fn main(args: &[OsString]) -> u8 {
+    let program = OsString::from(WATCHDOG);
+    let typed = match WatchdogArgs::try_parse_from(std::iter::once(&program).chain(args)) {
+        Ok(typed) => typed,
+        Err(_) => return exit::USAGE,
+    };
+    // Caught, and so survived: it goes when `lmx run` does, and not before.
+    let _signals = Signals::new([Caught::Term, Caught::Int, Caught::Hup, Caught::Quit]);
+    let mut orders = Orders::default();
+    while follow(&mut orders) {}
+    if orders.done {
+        return exit::DONE;
+    }
+    orders.kill();
+    smol::block_on(give_back(&orders, typed));
+    exit::DONE
+}
+
+/// Waits for orders, and carries them out when their time has come. False once there
+/// will be no more.
+fn follow(orders: &mut Orders) -> bool {
+    let left = orders
+        .kill_at
+        .map(|at| at.saturating_duration_since(clock::now()));
+    if left == Some(Duration::ZERO) {
+        orders.kill();
+        orders.kill_at = None;
+        return true;
+    }
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    // Rounded up, or it would spin through the last millisecond.
+    let timeout = left.map_or(PollTimeout::NONE, |left| {
+        PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+    });
+    match poll(&mut fds, timeout) {
+        Ok(0) | Err(Errno::EINTR) => return true,
+        Ok(_) => {}
+        Err(_) => return false,
+    }
+    let mut bytes = [0; 512];
+    // Not through the standard library's buffer, in which the poll above cannot look.
+    match read(stdin.as_fd(), &mut bytes) {
+        Ok(0) => false,
+        Ok(count) => {
+            orders.handle_input(&bytes[..count]);
+            !orders.done
+        }
+        Err(error) => error == Errno::EINTR,
+    }
+}
+
+/// Ends the request of the `lmx run` that is dead, once its command is dead as well.
+async fn give_back(orders: &Orders, typed: WatchdogArgs) {
+    let give_up = clock::now() + GONE_MAX;
+    while !orders.group_is_gone() {
+        if clock::now() >= give_up {
+            return;
+        }
+        Alarm::after(Duration::from_millis(5)).await;
+    }
+    let Ok(place) = Place::new(typed.at, None, &OptionObject::default(), &environment) else {
+        return;
+    };
+    // If that fails, the broker gives the session up by itself before long.
+    if let Ok(client) = connect::connect(&place, "lmx run, its watchdog").await {
+        let _ = client.force_release_request(typed.id).await;
+        client.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_followed_wherever_the_pipe_cuts_them() {
+        let all = b"group 7\nkill-at 5\nkill-at 9\n";
+        for cut in 0..all.len() {
+            let mut orders = Orders::default();
+            orders.handle_input(&all[..cut]);
+            orders.handle_input(&all[cut..]);
+            assert_eq!(orders.group, Some(7));
+            assert_eq!(orders.kill_at, Some(Instant::from_nanos(9)));
+            assert!(!orders.done);
+            orders.handle_input(format!("kill-at {}\ndone\n", u64::MAX).as_bytes());
+            assert_eq!(orders.kill_at, None);
+            assert!(orders.done);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Signals, as exit codes and as futures.
+
+use std::future::Future;
+
+use async_signal::{Signal, Signals};
+use smol::stream::StreamExt as _;
+
+use super::exit::{self, Failure};
+
+/// What ends a command that has nothing to wind up: the signals that end a process.
+pub(super) const ENDS: [Signal; 6] = [
+    Signal::Hup,
+    Signal::Int,
+    Signal::Quit,
+    Signal::Term,
+    Signal::Usr1,
+    Signal::Usr2,
+];
+
+/// Catches those of `wanted` that this process was not started to ignore (`nohup`, and the
+/// background jobs of a shell without job control).
+pub(super) fn catch(wanted: &[Signal]) -> Result<Signals, Failure> {
+    let ignored = ignored();
+    let caught = wanted
+        .iter()
+        .filter(|signal| ignored & mask(**signal) == 0)
+        .copied();
+    Signals::new(caught)
+        .map_err(|error| Failure::new(exit::SYSTEM, format!("cannot listen for signals: {error}")))
+}
+
+/// The next signal; never, if there can be none.
+pub(super) async fn next(signals: &mut Signals) -> Signal {
+    loop {
+        match signals.next().await {
+            Some(Ok(signal)) => return signal,
+            Some(Err(_)) => {}
+            None => std::future::pending::<()>().await,
+        }
+    }
+}
+
+/// What `wanted` yields, or the exit code of the signal that came first.
+pub(super) async fn unless_ended<T>(
+    signals: &mut Signals,
+    wanted: impl Future<Output = T>,
+) -> Result<T, u8> {
+    let wanted = async { Ok(wanted.await) };
+    let ended = async {
+        loop {
+            let signal = next(signals).await;
+            if ENDS.contains(&signal) {
+                return Err(exit_code(signal));
+            }
+        }
+    };
+    smol::future::or(ended, wanted).await
+}
+
+/// How a process exits that a signal ended.
+pub(super) fn exit_code(signal: Signal) -> u8 {
+    exit::SIGNAL_BASE.saturating_add(signal as u8)
+}
+
+fn mask(signal: Signal) -> u64 {
+    1 << (signal as i32 - 1)
+}
+
+/// The signals this process ignores, where the system tells.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
