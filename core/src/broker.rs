@@ -37,11 +37,13 @@ mod counters;
 mod input;
 mod lines;
 mod native;
+mod record;
 mod report;
 mod session;
 
 pub use config::{BrokerConfig, ConfigError};
 pub use connections::ConnectionId;
+pub use record::{Believer, KeptHold, Record, RecordError};
 
 use alloc::vec::Vec;
 use core::fmt;

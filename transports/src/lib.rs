@@ -7,6 +7,7 @@ pub mod clock;
 pub mod launch;
 pub mod net;
 mod pool;
+pub mod state;
 
 pub use broker::{Broker, BrokerBuilder};
 pub use client::{

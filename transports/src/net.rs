@@ -1,9 +1,11 @@
 //! Addresses, and the sockets that listen on them.
 
 mod endpoint;
+mod lock;
 mod unix;
 
 pub use endpoint::{DEFAULT_HOST, DEFAULT_PORT, EndpointError};
+pub(crate) use lock::PathLock;
 pub(crate) use unix::{UnixClaim, UnixListening, listen_unix};
 
 use std::fmt;

@@ -1,14 +1,15 @@
 //! Unix sockets: made with their permissions, and taken over from the dead only.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::lock::{PathLock, identity};
 use super::{Address, BACKLOG, ListenError};
 
 /// A listening Unix socket, and the right to its path.
@@ -91,11 +92,6 @@ fn is_dead(path: &Path) -> bool {
     UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    let found = fs::symlink_metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
-}
-
 fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -108,48 +104,6 @@ fn bind(path: &Path, mode: u32) -> io::Result<UnixListener> {
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// An advisory lock on a file of its own, which it removes in the end.
-#[derive(Debug)]
-struct PathLock {
-    path: PathBuf,
-    file: File,
-}
-
-impl PathLock {
-    /// `None` if another process, or another broker of this one, has it.
-    fn claim(path: &Path) -> io::Result<Option<Self>> {
-        loop {
-            let file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(path)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(fs::TryLockError::WouldBlock) => return Ok(None),
-                Err(fs::TryLockError::Error(error)) => return Err(error),
-            }
-            // The one before may have removed the file between our open and our lock:
-            // then this is a lock on nothing.
-            let ours = file.metadata()?;
-            if identity(path) == Some((ours.dev(), ours.ino())) {
-                return Ok(Some(Self {
-                    path: path.to_owned(),
-                    file,
-                }));
-            }
-        }
-    }
-}
-
-impl Drop for PathLock {
-    fn drop(&mut self) {
-        // First remove, then unlock: see the check above.
-        let _ = fs::remove_file(&self.path);
-        let _ = self.file.unlock();
-    }
 }
 
 #[cfg(test)]

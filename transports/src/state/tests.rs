@@ -1,0 +1,249 @@
+//! The state file on real directories, and on a disk that dies at every step.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lmx_core::FencingToken;
+
+use super::*;
+
+fn record(incarnation: u64) -> Record {
+    Record {
+        incarnation,
+        token_ceiling: FencingToken::new(incarnation * 1000).unwrap(),
+        secret_seed: [7; 16],
+        reach: Duration::from_secs(10),
+        has_unlisted: false,
+        sessions: Vec::new(),
+        holds: Vec::new(),
+    }
+}
+
+fn address() -> Address {
+    Address::Tcp("127.0.0.1:6970".parse().unwrap())
+}
+
+#[test]
+fn a_record_is_there_after_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("made/on/demand");
+    let (mut file, before) = StateFile::open(&place, &address()).unwrap();
+    assert_eq!(before, None);
+    file.save(&record(1)).unwrap();
+    file.save(&record(2)).unwrap();
+    drop(file);
+    let (_, before) = StateFile::open(&place, &address()).unwrap();
+    assert_eq!(before, Some(record(2)));
+}
+
+#[test]
+fn a_second_broker_on_the_same_state_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = StateFile::open(directory.path(), &address()).unwrap();
+    let error = StateFile::open(directory.path(), &address()).unwrap_err();
+    assert!(matches!(error, StateError::InUse { .. }), "{error}");
+    let other = Address::Tcp("127.0.0.1:6971".parse().unwrap());
+    StateFile::open(directory.path(), &other).unwrap();
+}
+
+#[test]
+fn a_damaged_file_is_an_error_that_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut file, _) = StateFile::open(directory.path(), &address()).unwrap();
+    file.save(&record(1)).unwrap();
+    let path = file.path.clone();
+    drop(file);
+    let whole = fs::read(&path).unwrap();
+    for damaged in [
+        &whole[..whole.len() - 1],
+        &whole[..3],
+        b"something else",
+        b"",
+    ] {
+        fs::write(&path, damaged).unwrap();
+        let error = StateFile::open(directory.path(), &address()).unwrap_err();
+        assert!(matches!(error, StateError::Unusable { .. }), "{error}");
+        assert!(error.to_string().contains(&*path.to_string_lossy()));
+        // Nothing was repaired behind the operator's back.
+        assert_eq!(fs::read(&path).unwrap(), damaged);
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_an_error_that_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let blocked = directory.path().join("file");
+    fs::write(&blocked, "").unwrap();
+    let error = StateFile::open(&blocked, &address()).unwrap_err();
+    assert!(matches!(error, StateError::Unwritable { .. }), "{error}");
+}
+
+#[test]
+fn only_the_owner_can_read_it() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = tempfile::tempdir().unwrap();
+    let (mut file, _) = StateFile::open(directory.path(), &address()).unwrap();
+    file.save(&record(1)).unwrap();
+    let mode = fs::metadata(&file.path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn no_two_addresses_share_a_file() {
+    let long = "x".repeat(300);
+    let names: Vec<String> = [
+        Address::Tcp("127.0.0.1:6970".parse().unwrap()),
+        Address::Tcp("127.0.0.1:697".parse().unwrap()),
+        Address::Tcp("[::1]:6970".parse().unwrap()),
+        Address::Unix("/run/a".into()),
+        Address::Unix("/run-a".into()),
+        Address::Unix(format!("/{long}/a").into()),
+        Address::Unix(format!("/{long}/b").into()),
+    ]
+    .iter()
+    .map(file_name)
+    .collect();
+    for (position, name) in names.iter().enumerate() {
+        assert!(!names[..position].contains(name), "{name}");
+        assert!(name.len() < 200 && !name.contains('/'), "{name}");
+    }
+}
+
+/// A disk in memory that has the power cut after some number of steps, and then has
+/// lost, of what was not synced, as much as it can.
+#[derive(Clone, Debug, Default)]
+struct DyingDisk {
+    /// What is seen while the power is on.
+    names: BTreeMap<PathBuf, usize>,
+    /// What is there after a cut.
+    synced_names: BTreeMap<PathBuf, usize>,
+    files: Vec<Content>,
+    steps_left: usize,
+    /// Names may also reach the disk without having been synced.
+    writes_names_early: bool,
+    /// So may a part of a file, in hundredths.
+    written_early_percent: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    synced: Vec<u8>,
+}
+
+impl DyingDisk {
+    fn step(&mut self) -> io::Result<()> {
+        self.steps_left = self
+            .steps_left
+            .checked_sub(1)
+            .ok_or_else(|| io::Error::other("the power is cut"))?;
+        Ok(())
+    }
+
+    /// What the next power-on finds.
+    fn after_power_cut(mut self) -> Self {
+        if self.writes_names_early {
+            self.synced_names = self.names.clone();
+        }
+        self.names = self.synced_names.clone();
+        for file in &mut self.files {
+            if file.bytes != file.synced {
+                let early = file.bytes.len() * self.written_early_percent / 100;
+                file.bytes.truncate(early);
+            }
+            file.synced = file.bytes.clone();
+        }
+        self.steps_left = usize::MAX;
+        self
+    }
+}
+
+impl Disk for DyingDisk {
+    type File = usize;
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let file = self.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.files[*file].bytes.clone())
+    }
+
+    fn create(&mut self, path: &Path) -> io::Result<usize> {
+        self.step()?;
+        if let Some(&file) = self.names.get(path) {
+            self.files[file].bytes.clear();
+            return Ok(file);
+        }
+        self.files.push(Content::default());
+        self.names.insert(path.to_owned(), self.files.len() - 1);
+        Ok(self.files.len() - 1)
+    }
+
+    fn write(&mut self, file: &mut usize, bytes: &[u8]) -> io::Result<()> {
+        // Two steps, for a power cut in the middle.
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        for part in [first, second] {
+            self.step()?;
+            self.files[*file].bytes.extend_from_slice(part);
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, file: &mut usize) -> io::Result<()> {
+        self.step()?;
+        let content = &mut self.files[*file];
+        content.synced = content.bytes.clone();
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step()?;
+        let file = self.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        self.names.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn sync_directory_of(&mut self, _: &Path) -> io::Result<()> {
+        self.step()?;
+        self.synced_names = self.names.clone();
+        Ok(())
+    }
+}
+
+#[test]
+fn whenever_the_power_is_cut_the_old_or_the_new_record_is_there() {
+    const STEPS: usize = 6;
+    let mut outcomes = [0; 2];
+    for first_cut in 0..=STEPS {
+        for second_cut in 0..=STEPS {
+            for writes_names_early in [false, true] {
+                for written_early_percent in [0, 50, 100] {
+                    let mut file = StateFile {
+                        disk: DyingDisk {
+                            steps_left: usize::MAX,
+                            writes_names_early,
+                            written_early_percent,
+                            ..DyingDisk::default()
+                        },
+                        path: PathBuf::from("/state/file"),
+                        _lock: None,
+                    };
+                    file.save(&record(1)).unwrap();
+                    let mut durable = 1;
+                    // Twice, for the second life finds what the first left lying about.
+                    for (incarnation, cut) in [(2, first_cut), (3, second_cut)] {
+                        file.disk.steps_left = cut;
+                        let saved = file.save(&record(incarnation)).is_ok();
+                        assert_eq!(saved, cut == STEPS);
+                        file.disk = file.disk.clone().after_power_cut();
+                        let found = file.load().unwrap().unwrap();
+                        let is_new = found == record(incarnation);
+                        assert!(is_new || (!saved && found == record(durable)));
+                        outcomes[usize::from(is_new)] += 1;
+                        durable = found.incarnation;
+                    }
+                }
+            }
+        }
+    }
+    assert!(outcomes.iter().all(|&count| count > 0), "{outcomes:?}");
+}
