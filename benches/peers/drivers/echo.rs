@@ -46,8 +46,10 @@ pub(crate) fn serve() -> std::io::Result<()> {
 /// Starts this program as a floor's server, and returns where it listens.
 pub(crate) fn start_floor(floor: &str) -> Result<(Server, std::net::SocketAddr), String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let (server, line) =
-        Server::start_and_read(Command::new(program).args(["--serve", floor]), Signal::SIGTERM)?;
+    let (server, line) = Server::start_and_read(
+        Command::new(program).args(["--serve", floor]),
+        Signal::SIGTERM,
+    )?;
     let address = line
         .trim()
         .parse()

@@ -120,7 +120,7 @@ fn status(address: SocketAddr) -> std::io::Result<wire::Status> {
         }
         input.extend_from_slice(&bytes[..length]);
         let mut rest = &input[..];
-        while let Some((body, after)) =
+        while let Some(frame::Frame { body, rest: after }) =
             frame::split(rest, FRAME_BYTES_MAX).map_err(std::io::Error::other)?
         {
             rest = after;
@@ -294,7 +294,7 @@ impl Connection for NativeConnection {
 
     fn receive(&mut self, input: &[u8], news: &mut Vec<News>) -> Result<usize, String> {
         let mut rest = input;
-        while let Some((body, after)) =
+        while let Some(frame::Frame { body, rest: after }) =
             frame::split(rest, FRAME_BYTES_MAX).map_err(|error| error.to_string())?
         {
             rest = after;
