@@ -1,78 +1,174 @@
 //! The lock table: who holds what, who waits, in what order.
+//!
+//! [`LockTable`] is a thin, generic shell: it makes sure that the storage has slots for
+//! whatever a request may need, and leaves the rest to logic that is not generic and
+//! works on slices.
 
+mod acquire;
+mod convert;
+mod core;
+mod deadlock;
+mod events;
+mod expiry;
+mod extras;
+mod grace;
+mod grant;
+mod hold;
+mod invariants;
 mod request;
+mod session;
+mod slots;
+mod text;
+mod view;
 
 pub use request::{
     Acquire, AcquireError, Acquired, CancelError, Conversion, ConvertError, Event, ForceTarget,
     Grant, LoadError, Mode, OpenError, ReleaseError, RenewError, Resource, ResumeError,
     SessionError, Wait, Want,
 };
+pub use view::{Counts, KeyView, RequestView};
 
-use core::time::Duration;
+pub(crate) use slots::{
+    ClaimSlot, ExtrasSlot, Head, LockSlot, Parts, PartsRef, Piece, RequestSlot, SessionSlot,
+};
 
-use crate::{FencingToken, Instant, Key, RequestId, SessionId, TableConfig, storage::Storage};
+use ::core::fmt;
+use ::core::time::Duration;
+
+use self::core::{Core, CoreRef};
+use crate::config::ConfigError;
+use crate::storage::{Spare, Storage};
+use crate::time::nanos;
+use crate::{FencingToken, Instant, Key, RequestId, SessionId, TableConfig};
 
 /// Every lock, request and session of one broker, as a pure state machine.
-#[derive(Debug)]
+///
+/// Time is an argument of whatever depends on it. A `now` that is earlier than one that
+/// was passed in before counts as that one. Everything that is due at or before `now`
+/// happens before the request that arrives at `now`.
 pub struct LockTable<S: Storage> {
+    config: TableConfig,
+    head: Head,
     storage: S,
 }
 
-#[expect(
-    unused_variables,
-    clippy::unused_self,
-    clippy::todo,
-    reason = "signatures first"
-)]
 impl<S: Storage> LockTable<S> {
+    /// A table with nothing in it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names a limit that no table, or not this storage, can keep.
+    pub fn new(config: TableConfig) -> Result<Self, ConfigError> {
+        config.check()?;
+        S::check(&config)?;
+        Ok(Self {
+            head: Head::new(config.first_token.as_u64()),
+            config,
+            storage: S::vacant(),
+        })
+    }
+
+    /// The limits it was made with.
+    #[must_use]
+    pub const fn config(&self) -> &TableConfig {
+        &self.config
+    }
+
     /// Opens a session. With a `resume_window` of zero the session ends when its
     /// connection does.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says which limit stands against it.
     pub fn open_session(
         &mut self,
         now: Instant,
         resume_window: Duration,
     ) -> Result<SessionId, OpenError> {
-        todo!()
+        if resume_window > self.config.resume_window_max {
+            return Err(OpenError::WindowTooLong {
+                max: self.config.resume_window_max,
+            });
+        }
+        self.at(now);
+        let spare = Spare {
+            sessions: 1,
+            ..Spare::default()
+        };
+        self.storage.reserve(&self.head, &self.config, spare);
+        self.core().open_session(nanos(resume_window))
     }
 
     /// The session's connection is lost: its resume window begins, or it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] if there is no such session.
     pub fn disconnect(&mut self, now: Instant, session: SessionId) -> Result<(), SessionError> {
-        todo!()
+        let now = self.at(now);
+        self.core().disconnect(now, session)
     }
 
-    /// The session is connected again; everything it missed is polled again in order.
+    /// The session is connected again, whether or not the table heard of the end of its
+    /// last connection; everything it missed is polled again in order.
+    ///
+    /// # Errors
+    ///
+    /// [`ResumeError::Unknown`] if it has ended.
     pub fn resume(&mut self, now: Instant, session: SessionId) -> Result<(), ResumeError> {
-        todo!()
+        self.at(now);
+        self.core().resume(session)
     }
 
     /// Ends the session: cancels its waits, releases its holds that are not `keep`.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] if there is no such session.
     pub fn close_session(&mut self, now: Instant, session: SessionId) -> Result<(), SessionError> {
-        todo!()
+        let now = self.at(now);
+        self.core().close_session(now, session)
     }
 
     /// Asks for all of `want.wants`, all or nothing. Sent again under the same id it
     /// reports the request's present state.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`]; nothing has changed then.
     pub fn acquire(
         &mut self,
         now: Instant,
         by: SessionId,
         want: &Acquire<'_>,
     ) -> Result<Acquired, AcquireError> {
-        todo!()
+        let now = self.at(now);
+        let checked = self.check_and_reserve(want);
+        self.core().acquire(now, by, want, checked)
     }
 
-    /// Gives a hold of `by` back.
+    /// Gives a hold of `by` back, or anyone's that is `keep`.
+    ///
+    /// # Errors
+    ///
+    /// [`ReleaseError`] says why there was nothing to release.
     pub fn release(
         &mut self,
         now: Instant,
         by: SessionId,
         id: RequestId,
     ) -> Result<(), ReleaseError> {
-        todo!()
+        let now = self.at(now);
+        self.core().release(now, by, id)
     }
 
     /// Moves the end of a live hold to `now + lease`, or with `None` to the session's end.
-    /// Returns the new deadline.
+    /// Returns the new deadline. As with [`release`](Self::release), a hold that is `keep`
+    /// can be renewed by anyone.
+    ///
+    /// # Errors
+    ///
+    /// [`RenewError`] says why it was not renewed; a hold that has ended never is.
     pub fn renew(
         &mut self,
         now: Instant,
@@ -80,21 +176,44 @@ impl<S: Storage> LockTable<S> {
         id: RequestId,
         lease: Option<Duration>,
     ) -> Result<Option<Instant>, RenewError> {
-        todo!()
+        match lease {
+            Some(lease) if lease.is_zero() => return Err(RenewError::LeaseZero),
+            Some(lease) if lease > self.config.lease_max => {
+                return Err(RenewError::LeaseTooLong {
+                    max: self.config.lease_max,
+                });
+            }
+            _ => {}
+        }
+        let now = self.at(now);
+        let deadline = self.core().renew(now, by, id, lease.map_or(0, nanos))?;
+        Ok(deadline.map(Instant::from_nanos))
     }
 
-    /// Withdraws a request that still waits.
+    /// Withdraws a request that still waits, or an upgrade that does: then the hold stays
+    /// shared.
+    ///
+    /// # Errors
+    ///
+    /// [`CancelError`] says why there was nothing to cancel.
     pub fn cancel(
         &mut self,
         now: Instant,
         by: SessionId,
         id: RequestId,
     ) -> Result<(), CancelError> {
-        todo!()
+        let now = self.at(now);
+        self.core().cancel(now, by, id)
     }
 
     /// Exclusive to shared at once (`Ok(Some)`); shared to exclusive at the head of the
-    /// queue (`Ok(None)`: granted later, by an event).
+    /// queue (`Ok(None)`: granted later, by an event), under a new token and until the
+    /// same deadline. Converting to what it is already reports the grant; a downgrade
+    /// withdraws an upgrade that waits.
+    ///
+    /// # Errors
+    ///
+    /// [`ConvertError`]; nothing has changed then.
     pub fn convert(
         &mut self,
         now: Instant,
@@ -102,16 +221,23 @@ impl<S: Storage> LockTable<S> {
         id: RequestId,
         to: Conversion,
     ) -> Result<Option<Grant>, ConvertError> {
-        todo!()
+        let now = self.at(now);
+        self.core().convert(now, by, id, to)
     }
 
     /// Ends a hold whoever owns it: every hold of a key, or one request, held or
     /// waiting. Returns how many requests ended; their sessions are told `Revoked`.
     pub fn force_release(&mut self, now: Instant, target: ForceTarget<'_>) -> u32 {
-        todo!()
+        let now = self.at(now);
+        self.core().force_release(now, target)
     }
 
-    /// Puts back a hold of before a restart, if nothing that is held conflicts.
+    /// Puts back a hold of before a restart, in the grace period, if nothing that is held
+    /// conflicts. It keeps its token; its lease begins anew.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`]; nothing has changed then.
     pub fn reclaim(
         &mut self,
         now: Instant,
@@ -119,192 +245,138 @@ impl<S: Storage> LockTable<S> {
         want: &Acquire<'_>,
         token: FencingToken,
     ) -> Result<Grant, AcquireError> {
-        todo!()
+        let now = self.at(now);
+        let checked = self.check_and_reserve(want);
+        self.core().reclaim(now, by, want, checked, token.as_u64())
     }
 
     /// Until `until` nothing is granted (requests queue) but what is reclaimed.
     pub fn begin_grace(&mut self, now: Instant, until: Instant) {
-        todo!()
+        self.at(now);
+        self.core().begin_grace(until.as_nanos());
     }
 
     /// Ends the grace period now.
     pub fn end_grace(&mut self, now: Instant) {
-        todo!()
+        let now = self.at(now);
+        self.core().end_grace(now);
     }
 
     /// No token above `ceiling` is given; grants beyond it wait until it is raised.
     pub fn set_token_ceiling(&mut self, now: Instant, ceiling: FencingToken) {
-        todo!()
+        let now = self.at(now);
+        self.core().set_token_ceiling(now, ceiling.as_u64());
     }
 
-    /// Does everything that is due at or before `now`.
+    /// Does what is due at or before `now`, the earliest first, and up to
+    /// [`timers_per_call_max`](TableConfig::timers_per_call_max) of it.
     pub fn handle_timeout(&mut self, now: Instant) {
-        todo!()
+        self.head.now = self.head.now.max(now.as_nanos());
+        let now = self.head.now;
+        let timers_max = self.config.timers_per_call_max;
+        self.core().run_timers(now, timers_max);
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is next due. May change with every request.
+    /// When [`handle_timeout`](Self::handle_timeout) is next due; in the past if more was
+    /// due than one call does. May change with every request.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
+        self.core_ref().next_due().map(Instant::from_nanos)
     }
 
-    /// The next session that has events and a connection to send them over.
+    /// The next session that has events and a connection to send them over. It is named
+    /// once until another event comes up for it, so poll its events until there are none,
+    /// or remember it.
     pub fn poll_session(&mut self) -> Option<SessionId> {
-        todo!()
+        self.core().poll_session()
     }
 
-    /// The next event of `of`.
+    /// The next event of `of`, while it has a connection.
     pub fn poll_event(&mut self, of: SessionId) -> Option<Event> {
-        todo!()
+        self.core().poll_event(of)
     }
 
     /// The first `count` events that were polled since the session was opened or last
-    /// resumed have arrived at its client. Polled events that were not confirmed are
-    /// polled again, in order, after [`resume`](Self::resume). A session without a resume
-    /// window confirms by polling.
+    /// resumed, modulo 2^32, have arrived at its client. Polled events that were not
+    /// confirmed are polled again, in order, after [`resume`](Self::resume). A session
+    /// without a resume window confirms by polling.
     pub fn confirm(&mut self, of: SessionId, count: u32) {
-        todo!()
+        self.core().confirm(of, count);
     }
 
-    /// What is held and who waits on a key, `None` if nobody does either.
+    /// What is held and who waits on a key, `None` if nobody does either and no
+    /// lock-delay keeps it.
     #[must_use]
     pub fn inspect(&self, key: Key<'_>) -> Option<KeyView<'_>> {
-        todo!()
+        let core = self.core_ref();
+        let hash = crate::index::hash_bytes(self.config.hash_seed, key.as_bytes());
+        core.key_view(core.find_lock(key, hash))
     }
 
-    /// The request's present state, whoever owns it.
+    /// The request's present state, whoever owns it; `None` if it has ended.
     #[must_use]
     pub fn request(&self, id: RequestId) -> Option<RequestView<'_>> {
-        todo!()
+        let core = self.core_ref();
+        core.request_view(core.find_request(id))
     }
 
     /// Every key that somebody holds or waits for, from position `start` on; pass
     /// [`KeyView::position`] + 1 to go on. In no order that means anything.
     pub fn keys(&self, start: u32) -> impl Iterator<Item = KeyView<'_>> {
-        core::iter::empty()
+        let core = self.core_ref();
+        (start..self.head.locks.fresh).filter_map(move |lock| core.key_view(lock))
     }
 
     /// How much of everything there is.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        todo!()
+        self.core_ref().counts()
     }
 
     /// Asserts every invariant of the table. For tests: its cost grows with the table.
     pub fn check(&self) {
-        todo!()
+        self.core_ref().check();
+    }
+
+    /// Does all that is due at or before `now`, and returns `now` as it counts.
+    fn at(&mut self, now: Instant) -> u64 {
+        let now = now.as_nanos().max(self.head.now);
+        self.head.now = now;
+        if self.core_ref().next_due().is_some_and(|due| due <= now) {
+            self.core().run_timers(now, u32::MAX);
+        }
+        now
+    }
+
+    fn check_and_reserve(&mut self, want: &Acquire<'_>) -> Result<(), AcquireError> {
+        acquire::check(want, &self.config)?;
+        let spare = acquire::spare_for(want);
+        self.storage.reserve(&self.head, &self.config, spare);
+        Ok(())
+    }
+
+    fn core(&mut self) -> Core<'_> {
+        Core {
+            head: &mut self.head,
+            config: &self.config,
+            parts: self.storage.parts(),
+        }
+    }
+
+    fn core_ref(&self) -> CoreRef<'_> {
+        CoreRef {
+            head: &self.head,
+            config: &self.config,
+            parts: self.storage.parts_ref(),
+        }
     }
 }
 
-/// How much of everything a table holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Open sessions.
-    pub sessions: u32,
-    /// Keys that somebody holds or waits for.
-    pub keys: u32,
-    /// Requests that hold.
-    pub held: u32,
-    /// Requests that wait.
-    pub waiting: u32,
-    /// The last token given, if any.
-    pub last_token: Option<FencingToken>,
-}
-
-/// One key of a table, borrowed.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyView<'a> {
-    table: core::marker::PhantomData<&'a ()>,
-}
-
-/// One request of a table, borrowed.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestView<'a> {
-    table: core::marker::PhantomData<&'a ()>,
-}
-#[expect(clippy::unused_self, clippy::todo, reason = "signatures first")]
-impl<'a> KeyView<'a> {
-    /// Where the key stands in [`LockTable::keys`].
-    #[must_use]
-    pub fn position(&self) -> u32 {
-        todo!()
-    }
-    /// The key's bytes, in pieces, for they may not lie together.
-    pub fn key(&self) -> impl Iterator<Item = &'a [u8]> {
-        core::iter::empty()
-    }
-    /// Capacity as the newest semaphore request named it; `None` if none did.
-    #[must_use]
-    pub fn capacity(&self) -> Option<u32> {
-        todo!()
-    }
-    /// Requests that hold the key.
-    #[must_use]
-    pub fn holders_len(&self) -> u32 {
-        todo!()
-    }
-    /// Requests that wait for the key.
-    #[must_use]
-    pub fn waiters_len(&self) -> u32 {
-        todo!()
-    }
-    /// The holders, in order of their grant.
-    pub fn holders(&self) -> impl Iterator<Item = RequestView<'a>> {
-        core::iter::empty()
-    }
-    /// The waiters, first to be granted first.
-    pub fn waiters(&self) -> impl Iterator<Item = RequestView<'a>> {
-        core::iter::empty()
-    }
-}
-#[expect(clippy::unused_self, clippy::todo, reason = "signatures first")]
-impl<'a> RequestView<'a> {
-    /// The request's id.
-    #[must_use]
-    pub fn id(&self) -> RequestId {
-        todo!()
-    }
-    /// The session it belongs to; `None` once a kept hold has outlived its session.
-    #[must_use]
-    pub fn session(&self) -> Option<SessionId> {
-        todo!()
-    }
-    /// Its grant if it is held, `None` while it waits.
-    #[must_use]
-    pub fn grant(&self) -> Option<Grant> {
-        todo!()
-    }
-    /// Since when it has been held, or has waited.
-    #[must_use]
-    pub fn since(&self) -> Instant {
-        todo!()
-    }
-    /// Its mode on the key it was reached through (its first key, if by id).
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        todo!()
-    }
-    /// Its label, in pieces.
-    pub fn label(&self) -> impl Iterator<Item = &'a [u8]> {
-        core::iter::empty()
-    }
-    /// Whether the hold outlives its session.
-    #[must_use]
-    pub fn keep(&self) -> bool {
-        todo!()
-    }
-    /// The keys it asked for, in the order of the asking.
-    pub fn keys(&self) -> impl Iterator<Item = KeyView<'a>> {
-        core::iter::empty()
-    }
-}
-
-#[cfg(feature = "alloc")]
-#[expect(unused_variables, clippy::todo, reason = "signatures first")]
-impl LockTable<crate::storage::Growable> {
-    /// An empty table.
-    #[must_use]
-    pub fn new(config: TableConfig) -> Self {
-        todo!()
+impl<S: Storage> fmt::Debug for LockTable<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockTable")
+            .field("counts", &self.counts())
+            .field("poll_timeout", &self.poll_timeout())
+            .finish_non_exhaustive()
     }
 }

@@ -43,15 +43,17 @@ impl Instant {
     }
 }
 
+/// `duration` in nanoseconds; the 584 years that fit stand for anything longer.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl core::ops::Add<Duration> for Instant {
     type Output = Self;
 
     /// `self` moved later by `by`, saturating at the end of time.
     fn add(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(nanos(by)))
     }
 }
 
@@ -60,9 +62,6 @@ impl core::ops::Sub<Duration> for Instant {
 
     /// `self` moved earlier by `by`, saturating at the epoch.
     fn sub(self, by: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_sub(nanos(by)))
     }
 }

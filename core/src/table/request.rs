@@ -294,6 +294,9 @@ pub enum AcquireError {
     /// whose ticket was not of before the restart.
     #[error("the hold cannot be reclaimed: that is over, or was never this session's right")]
     ReclaimTooLate,
+    /// The request has already ended; an event that is yet to be confirmed says how.
+    #[error("this request has already ended")]
+    Ended,
 }
 
 /// What can be full.
@@ -308,6 +311,8 @@ pub enum Resource {
     RequestsOfSession,
     /// Room for the bytes of keys and labels.
     Bytes,
+    /// Keys of all requests together.
+    Claims,
 }
 
 impl core::fmt::Display for Resource {
@@ -317,6 +322,7 @@ impl core::fmt::Display for Resource {
             Self::Requests => "too many requests",
             Self::RequestsOfSession => "too many requests of this session",
             Self::Bytes => "no room for more keys and labels",
+            Self::Claims => "too many keys in all requests together",
         })
     }
 }
@@ -395,6 +401,9 @@ pub enum ConvertError {
     /// Somebody else is already waiting to upgrade on this key: both would wait for ever.
     #[error("another holder of this key already waits to upgrade")]
     UpgradeConflict,
+    /// Owners would wait for each other in a circle.
+    #[error("this upgrade would close a cycle of owners that wait for each other")]
+    Deadlock,
 }
 
 /// Why a saved state was not loaded.

@@ -1,0 +1,467 @@
+//! Asking for keys.
+
+use crate::arena::NONE;
+use crate::arena::Slot as _;
+use crate::index::hash_bytes;
+use crate::list;
+use crate::storage::Spare;
+use crate::table::core::{Core, hash_id};
+use crate::table::extras::has_extras;
+use crate::table::slots::{ClaimSlot, Flags, Kind, LockSlot, RequestSlot, State};
+use crate::table::text::{pieces_of_key, pieces_of_label};
+use crate::table::{AcquireError, Acquired, Resource};
+use crate::time::nanos;
+use crate::{Acquire, Key, Mode, SessionId, TableConfig, Wait, Want};
+
+/// Slots that `want` may need at most.
+pub(crate) fn spare_for(want: &Acquire<'_>) -> Spare {
+    let claims = want.wants.len() as u32;
+    let pieces_of_keys: u32 = want
+        .wants
+        .iter()
+        .map(|want| pieces_of_key(want.key.as_bytes().len()))
+        .sum();
+    Spare {
+        sessions: 0,
+        requests: 1,
+        claims,
+        delaying_claims: if want.lock_delay.is_zero() { 0 } else { claims },
+        extras: u32::from(has_extras(want)),
+        pieces: pieces_of_keys + pieces_of_label(want.label.len()),
+    }
+}
+
+/// Checks what depends on nothing but the configuration.
+pub(crate) fn check(want: &Acquire<'_>, config: &TableConfig) -> Result<(), AcquireError> {
+    if want.wants.is_empty() {
+        return Err(AcquireError::NoKeys);
+    }
+    if want.wants.len() > config.keys_per_request_max as usize {
+        return Err(AcquireError::TooManyKeys {
+            max: config.keys_per_request_max,
+        });
+    }
+    if want.front && want.wants.len() > 1 {
+        return Err(AcquireError::FrontWithManyKeys);
+    }
+    for (at, one) in want.wants.iter().enumerate() {
+        if one.key.as_bytes().len() > config.key_bytes_max as usize {
+            return Err(AcquireError::KeyTooLong {
+                max: config.key_bytes_max,
+            });
+        }
+        if want.wants[..at].iter().any(|other| other.key == one.key) {
+            return Err(AcquireError::DuplicateKey);
+        }
+        if let Mode::Semaphore { capacity, permits } = one.mode
+            && (permits == 0 || permits > capacity)
+        {
+            return Err(AcquireError::Permits { permits, capacity });
+        }
+    }
+    if want.label.len() > config.label_bytes_max as usize {
+        return Err(AcquireError::LabelTooLong {
+            max: config.label_bytes_max,
+        });
+    }
+    match want.lease {
+        Some(lease) if lease.is_zero() => return Err(AcquireError::LeaseZero),
+        Some(lease) if lease > config.lease_max => {
+            return Err(AcquireError::LeaseTooLong {
+                max: config.lease_max,
+            });
+        }
+        _ => {}
+    }
+    if want.lock_delay > config.lock_delay_max {
+        return Err(AcquireError::LockDelayTooLong {
+            max: config.lock_delay_max,
+        });
+    }
+    Ok(())
+}
+
+/// What becomes of a request that is put in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Holds,
+    Waits,
+}
+
+impl Core<'_> {
+    /// Asks for `want`, which was [checked](check) with this result and, if it passed,
+    /// has slots [reserved](spare_for).
+    pub(crate) fn acquire(
+        &mut self,
+        now: u64,
+        by: SessionId,
+        want: &Acquire<'_>,
+        checked: Result<(), AcquireError>,
+    ) -> Result<Acquired, AcquireError> {
+        let session = self
+            .as_ref()
+            .find_session(by)
+            .ok_or(AcquireError::UnknownSession)?;
+        let known = self.as_ref().find_request(want.id);
+        if known != NONE {
+            return self.report(session, known);
+        }
+        checked?;
+        let needs = self.survey(want);
+        let admitted = needs.admitted && !self.is_stalled();
+        if !admitted {
+            if matches!(want.wait, Wait::No | Wait::For(core::time::Duration::ZERO)) {
+                return Err(AcquireError::Busy);
+            }
+            if want.owner.is_some() && self.closes_cycle(want) {
+                return Err(AcquireError::Deadlock);
+            }
+        }
+        self.check_room(session, want, &needs)?;
+        let entry = if admitted { Entry::Holds } else { Entry::Waits };
+        let request = self.enter(now, session, want, entry);
+        if entry == Entry::Holds {
+            self.hold(now, request, want.lease.map_or(0, nanos));
+            return Ok(Acquired::Granted(self.grant_of(request)));
+        }
+        self.wait(now, request, want);
+        if self.parts.requests[request as usize].state == State::Held {
+            // A larger capacity let it in at once.
+            self.untell_grant(request);
+            return Ok(Acquired::Granted(self.grant_of(request)));
+        }
+        Ok(Acquired::Queued {
+            ahead: self.ahead(request),
+        })
+    }
+
+    /// Puts back a hold of before a restart, regardless of who waits.
+    pub(crate) fn reclaim(
+        &mut self,
+        now: u64,
+        by: SessionId,
+        want: &Acquire<'_>,
+        checked: Result<(), AcquireError>,
+        token: u64,
+    ) -> Result<crate::Grant, AcquireError> {
+        let session = self
+            .as_ref()
+            .find_session(by)
+            .ok_or(AcquireError::UnknownSession)?;
+        let known = self.as_ref().find_request(want.id);
+        if known != NONE {
+            let slot = &self.parts.requests[known as usize];
+            if slot.session != session && slot.session != NONE {
+                return Err(AcquireError::IdInUse);
+            }
+            return match self.report(session, known)? {
+                Acquired::Granted(grant) if grant.token.as_u64() == token => Ok(grant),
+                _ => Err(AcquireError::ReclaimConflict),
+            };
+        }
+        checked?;
+        if self.head.grace_until.is_none() {
+            return Err(AcquireError::ReclaimTooLate);
+        }
+        let needs = self.survey(want);
+        if !needs.compatible || token >= self.config.first_token.as_u64() {
+            return Err(AcquireError::ReclaimConflict);
+        }
+        self.check_room(session, want, &needs)?;
+        let request = self.enter(now, session, want, Entry::Holds);
+        let next_token = core::mem::replace(&mut self.head.next_token, token);
+        self.hold(now, request, want.lease.map_or(0, nanos));
+        self.head.next_token = next_token;
+        self.tell_if_contended(request);
+        Ok(self.grant_of(request))
+    }
+
+    /// Requests that wait before this one, on the key where that is most.
+    pub(crate) fn ahead(&self, request: u32) -> u32 {
+        let mut most = 0;
+        let mut at = self.parts.requests[request as usize].claim;
+        while at != NONE {
+            let claim = &self.parts.claims[at as usize];
+            let lock = &self.parts.locks[claim.lock() as usize];
+            // Counted from the end, for most of those who ask have only just come.
+            let behind = list::iter_from(self.parts.claims, lock.first, at).count() as u32 - 1;
+            most = most.max(lock.waiters - 1 - behind);
+            at = claim.next;
+        }
+        most
+    }
+
+    /// The present state of a request that was asked for again.
+    fn report(&mut self, session: u32, request: u32) -> Result<Acquired, AcquireError> {
+        let slot = self.parts.requests[request as usize];
+        if slot.session == NONE {
+            self.adopt(session, request)?;
+        } else if slot.session != session {
+            return Err(AcquireError::IdInUse);
+        }
+        match slot.state {
+            State::Held => {
+                self.untell_grant(request);
+                Ok(Acquired::Granted(self.grant_of(request)))
+            }
+            State::Waiting => Ok(Acquired::Queued {
+                ahead: self.ahead(request),
+            }),
+            _ => Err(AcquireError::Ended),
+        }
+    }
+
+    /// Gives a kept hold that outlived its session to the one that asks for it again.
+    fn adopt(&mut self, session: u32, request: u32) -> Result<(), AcquireError> {
+        let max = self.config.requests_per_session_max;
+        let slot = &mut self.parts.sessions[session as usize];
+        if slot.requests >= max {
+            return Err(AcquireError::Full {
+                what: Resource::RequestsOfSession,
+                max,
+            });
+        }
+        slot.requests += 1;
+        self.parts.requests[request as usize].session = session;
+        list::push_back(self.parts.requests, &mut slot.quiet, request);
+        Ok(())
+    }
+
+    /// Looks at the keys: whether they can be had, and what they would need.
+    fn survey(&self, want: &Acquire<'_>) -> Needs {
+        let mut needs = Needs {
+            admitted: true,
+            compatible: true,
+            locks: 0,
+            pieces: pieces_of_label(want.label.len()),
+        };
+        let core = self.as_ref();
+        for one in want.wants {
+            let (kind, permits) = kind_of(one.mode);
+            let lock = core.find_lock(one.key, self.hash_key(one.key));
+            if lock == NONE {
+                needs.locks += 1;
+                needs.pieces += pieces_of_key(one.key.as_bytes().len());
+                continue;
+            }
+            let capacity = match one.mode {
+                Mode::Semaphore { capacity, .. } => capacity,
+                _ => 0,
+            };
+            needs.admitted &= self.admits(lock, (kind, permits), capacity, want.front);
+            needs.compatible &= self.is_compatible(lock, kind, permits, capacity);
+        }
+        needs
+    }
+
+    /// Refuses what there is no room for, before anything has changed.
+    fn check_room(
+        &self,
+        session: u32,
+        want: &Acquire<'_>,
+        needs: &Needs,
+    ) -> Result<(), AcquireError> {
+        let config = self.config;
+        let of_session = self.parts.sessions[session as usize].requests;
+        let claims = want.wants.len() as u32;
+        for (what, used, more, max) in [
+            (
+                Resource::RequestsOfSession,
+                of_session,
+                1,
+                config.requests_per_session_max,
+            ),
+            (
+                Resource::Requests,
+                self.head.requests.used,
+                1,
+                config.requests_max,
+            ),
+            (
+                Resource::Keys,
+                self.head.locks.used,
+                needs.locks,
+                config.keys_max,
+            ),
+            (
+                Resource::Claims,
+                self.head.claims.used,
+                claims,
+                config.claims_max,
+            ),
+            (
+                Resource::Bytes,
+                self.head.pieces.used,
+                needs.pieces,
+                config.pieces_max,
+            ),
+        ] {
+            if used.saturating_add(more) > max {
+                return Err(AcquireError::Full { what, max });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the request's slot and claims, and puts them in their places.
+    fn enter(&mut self, now: u64, session: u32, want: &Acquire<'_>, entry: Entry) -> u32 {
+        let request = self.head.requests.take(self.parts.requests);
+        let mut flags = Flags::NONE;
+        for (flag, is_set) in [
+            (Flags::KEEP, want.keep),
+            (Flags::NOTIFY, want.notify_contended),
+            (Flags::MANY_KEYS, want.wants.len() > 1),
+        ] {
+            if is_set {
+                flags.set(flag);
+            }
+        }
+        self.parts.requests[request as usize] = RequestSlot {
+            id: want.id.halves(),
+            token_or_since: now,
+            granted_or_lease: want.lease.map_or(0, nanos),
+            session,
+            flags,
+            ..RequestSlot::VACANT
+        };
+        self.index_request(request);
+        let slot = &mut self.parts.sessions[session as usize];
+        slot.requests += 1;
+        list::push_back(self.parts.requests, &mut slot.quiet, request);
+        let extras = self.store_extras(request, want);
+        self.parts.requests[request as usize].extras = extras;
+        if !want.lock_delay.is_zero() {
+            self.head.delaying_claims += want.wants.len() as u32;
+        }
+        let mut last = NONE;
+        for one in want.wants {
+            let claim = self.enter_claim(request, one, entry, want.front);
+            if last == NONE {
+                self.parts.requests[request as usize].claim = claim;
+            } else {
+                self.parts.claims[last as usize].next = claim;
+            }
+            last = claim;
+        }
+        request
+    }
+
+    fn index_request(&mut self, request: u32) {
+        let seed = self.config.hash_seed;
+        let hash = hash_id(seed, self.parts.requests[request as usize].id);
+        self.head.request_index.insert(
+            self.parts.request_buckets,
+            self.parts.requests,
+            request,
+            hash,
+            |slot| hash_id(seed, slot.id),
+        );
+    }
+
+    fn enter_claim(&mut self, request: u32, want: &Want<'_>, entry: Entry, front: bool) -> u32 {
+        let lock = self.find_or_make_lock(want.key);
+        let (kind, permits) = kind_of(want.mode);
+        let claim = self.head.claims.take(self.parts.claims);
+        self.parts.claims[claim as usize] = ClaimSlot::new(request, lock, kind, permits);
+        let slot = &mut self.parts.locks[lock as usize];
+        if let Mode::Semaphore { capacity, .. } = want.mode {
+            slot.capacity = capacity;
+        }
+        let before = match entry {
+            Entry::Holds => slot.first_waiter,
+            Entry::Waits if front => slot.first_waiter,
+            Entry::Waits => NONE,
+        };
+        if before == NONE {
+            list::push_back(self.parts.claims, &mut slot.first, claim);
+        } else {
+            list::insert_before(self.parts.claims, &mut slot.first, before, claim);
+        }
+        match entry {
+            Entry::Holds => {
+                slot.holders += 1;
+                slot.permits += permits;
+            }
+            Entry::Waits => {
+                slot.waiters += 1;
+                if before != NONE || slot.first_waiter == NONE {
+                    slot.first_waiter = claim;
+                }
+            }
+        }
+        claim
+    }
+
+    /// The request begins to wait; it may be served at once if it changed a capacity.
+    fn wait(&mut self, now: u64, request: u32, want: &Acquire<'_>) {
+        self.set_state(request, State::Waiting);
+        if let Wait::For(wait) = want.wait {
+            self.arm_request(request, now.saturating_add(nanos(wait)));
+        }
+        let first = self.parts.requests[request as usize].claim;
+        let mut at = first;
+        while at != NONE {
+            let claim = self.parts.claims[at as usize];
+            if claim.kind() == Kind::Semaphore {
+                self.serve(now, claim.lock());
+            }
+            at = claim.next;
+        }
+        if self.parts.requests[request as usize].state != State::Waiting {
+            return;
+        }
+        let mut at = first;
+        while at != NONE {
+            let claim = self.parts.claims[at as usize];
+            if self.parts.locks[claim.lock() as usize].waiters == 1 {
+                self.tell_contended(claim.lock());
+            }
+            at = claim.next;
+        }
+    }
+
+    fn find_or_make_lock(&mut self, key: Key<'_>) -> u32 {
+        let hash = self.hash_key(key);
+        let found = self.as_ref().find_lock(key, hash);
+        if found != NONE {
+            return found;
+        }
+        let lock = self.head.locks.take(self.parts.locks);
+        self.parts.locks[lock as usize] = LockSlot::new(hash);
+        self.store_key(lock, key);
+        self.head.lock_index.insert(
+            self.parts.lock_buckets,
+            self.parts.locks,
+            lock,
+            hash,
+            |slot| slot.hash,
+        );
+        lock
+    }
+
+    /// The hash under which the lock on `key` is indexed.
+    pub(crate) fn hash_key(&self, key: Key<'_>) -> u32 {
+        hash_bytes(self.config.hash_seed, key.as_bytes())
+    }
+}
+
+/// What a request would find, and need.
+#[derive(Clone, Copy, Debug)]
+struct Needs {
+    /// All its keys can be had at once.
+    admitted: bool,
+    /// It goes together with all who hold its keys.
+    compatible: bool,
+    /// New locks.
+    locks: u32,
+    /// Pieces of text.
+    pieces: u32,
+}
+
+fn kind_of(mode: Mode) -> (Kind, u32) {
+    match mode {
+        Mode::Exclusive => (Kind::Exclusive, 0),
+        Mode::Shared => (Kind::Shared, 0),
+        Mode::Semaphore { permits, .. } => (Kind::Semaphore, permits),
+    }
+}

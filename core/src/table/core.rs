@@ -1,0 +1,245 @@
+//! The table's logic, not generic: what it works on, and how things are found in it.
+
+use crate::arena::NONE;
+use crate::index::hash_bytes;
+use crate::list;
+use crate::table::slots::{Flags, Head, Parts, PartsRef, State};
+use crate::timers::Timer;
+use crate::{Key, RequestId, SessionId, TableConfig};
+
+/// A table, borrowed to be changed, whatever stores it.
+pub(crate) struct Core<'a> {
+    pub(crate) head: &'a mut Head,
+    pub(crate) config: &'a TableConfig,
+    pub(crate) parts: Parts<'a>,
+}
+
+/// A table, borrowed to be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CoreRef<'a> {
+    pub(crate) head: &'a Head,
+    pub(crate) config: &'a TableConfig,
+    pub(crate) parts: PartsRef<'a>,
+}
+
+/// Timers of waiting requests come after all others of the same instant.
+const WAITER_ORDER: u32 = 1 << 31;
+
+impl Parts<'_> {
+    pub(crate) fn as_ref(&self) -> PartsRef<'_> {
+        PartsRef {
+            requests: self.requests,
+            request_buckets: self.request_buckets,
+            request_heap: self.request_heap,
+            request_places: self.request_places,
+            claims: self.claims,
+            locks: self.locks,
+            lock_buckets: self.lock_buckets,
+            lock_heap: self.lock_heap,
+            lock_places: self.lock_places,
+            sessions: self.sessions,
+            session_heap: self.session_heap,
+            session_places: self.session_places,
+            extras: self.extras,
+            owner_buckets: self.owner_buckets,
+            pieces: self.pieces,
+        }
+    }
+}
+
+impl CoreRef<'_> {
+    /// The slot of the request with this id, or `NONE`.
+    pub(crate) fn find_request(&self, id: RequestId) -> u32 {
+        let halves = id.halves();
+        self.head.request_index.find(
+            self.parts.request_buckets,
+            self.parts.requests,
+            hash_id(self.config.hash_seed, halves),
+            |request| request.id == halves,
+        )
+    }
+
+    /// The slot of the lock on `key`, whose hash is `hash`, or `NONE`.
+    pub(crate) fn find_lock(&self, key: Key<'_>, hash: u32) -> u32 {
+        self.head
+            .lock_index
+            .find(self.parts.lock_buckets, self.parts.locks, hash, |lock| {
+                lock.hash == hash && self.parts.key_is(lock, key)
+            })
+    }
+
+    /// The slot of an open session.
+    pub(crate) fn find_session(&self, id: SessionId) -> Option<u32> {
+        let session = self.parts.sessions.get(id.slot() as usize)?;
+        (id.serial() != 0 && session.serial == id.serial()).then_some(id.slot())
+    }
+
+    /// Whether the request may be ended or renewed in this session's name.
+    pub(crate) fn may_touch(&self, by: SessionId, request: u32) -> bool {
+        let request = &self.parts.requests[request as usize];
+        request.flags.has(Flags::KEEP)
+            || self
+                .find_session(by)
+                .is_some_and(|slot| slot == request.session)
+    }
+}
+
+impl Core<'_> {
+    pub(crate) fn as_ref(&self) -> CoreRef<'_> {
+        CoreRef {
+            head: self.head,
+            config: self.config,
+            parts: self.parts.as_ref(),
+        }
+    }
+
+    /// Sets the request's deadline.
+    pub(crate) fn arm_request(&mut self, request: u32, at: u64) {
+        let order = self.next_timer_order();
+        let waits = self.parts.requests[request as usize].state == State::Waiting;
+        self.head.request_timers(&mut self.parts).arm(Timer {
+            at,
+            order: order | if waits { WAITER_ORDER } else { 0 },
+            slot: request,
+        });
+    }
+
+    pub(crate) fn disarm_request(&mut self, request: u32) {
+        self.head.request_timers(&mut self.parts).disarm(request);
+    }
+
+    /// When the request's lease or wait ends.
+    pub(crate) fn request_deadline(&self, request: u32) -> Option<u64> {
+        self.parts.as_ref().request_deadline(request)
+    }
+
+    /// Sets when the session ends.
+    pub(crate) fn arm_session(&mut self, session: u32, at: u64) {
+        let order = self.next_timer_order();
+        self.head.session_timers(&mut self.parts).arm(Timer {
+            at,
+            order,
+            slot: session,
+        });
+    }
+
+    pub(crate) fn disarm_session(&mut self, session: u32) {
+        self.head.session_timers(&mut self.parts).disarm(session);
+    }
+
+    /// Keeps the lock from being granted before `until`, or later if it already is.
+    pub(crate) fn delay_lock(&mut self, lock: u32, until: u64) {
+        let place = self.parts.lock_places[lock as usize];
+        if place != NONE && self.parts.lock_heap[place as usize].at >= until {
+            return;
+        }
+        let order = self.next_timer_order();
+        self.head.lock_timers(&mut self.parts).arm(Timer {
+            at: until,
+            order,
+            slot: lock,
+        });
+    }
+
+    pub(crate) fn is_delayed(&self, lock: u32) -> bool {
+        self.parts.lock_places[lock as usize] != NONE
+    }
+
+    /// Takes the request out of whichever of its session's rings it stands in.
+    pub(crate) fn unlink_from_session(&mut self, request: u32) {
+        let slot = &mut self.parts.requests[request as usize];
+        let session = &mut self.parts.sessions[slot.session as usize];
+        if slot.flags.has(Flags::EVENTFUL) {
+            slot.flags.clear(Flags::EVENTFUL);
+            if session.cursor == request {
+                session.cursor = list::next(self.parts.requests, session.events, request);
+            }
+            list::remove(self.parts.requests, &mut session.events, request);
+        } else {
+            list::remove(self.parts.requests, &mut session.quiet, request);
+        }
+    }
+
+    /// Frees a request that has no claims any more.
+    pub(crate) fn free_request(&mut self, request: u32) {
+        let slot = self.parts.requests[request as usize];
+        debug_assert_eq!(slot.claim, NONE, "the claims were lifted first");
+        self.disarm_request(request);
+        if slot.session != NONE {
+            self.unlink_from_session(request);
+            self.parts.sessions[slot.session as usize].requests -= 1;
+        }
+        self.free_extras(slot.extras);
+        let hash = hash_id(self.config.hash_seed, slot.id);
+        self.head.request_index.remove(
+            self.parts.request_buckets,
+            self.parts.requests,
+            request,
+            hash,
+        );
+        self.head.requests.give(self.parts.requests, request);
+    }
+
+    /// Changes the request's state, and the counts of states with it.
+    pub(crate) fn set_state(&mut self, request: u32, state: State) {
+        let slot = &mut self.parts.requests[request as usize];
+        let before = core::mem::replace(&mut slot.state, state);
+        self.head.held -= u32::from(before == State::Held);
+        self.head.waiting -= u32::from(before == State::Waiting);
+        self.head.held += u32::from(state == State::Held);
+        self.head.waiting += u32::from(state == State::Waiting);
+    }
+
+    /// Frees the lock if nobody holds it, waits for it, or is kept from it by a delay.
+    pub(crate) fn free_lock_if_idle(&mut self, lock: u32) {
+        let slot = self.parts.locks[lock as usize];
+        if slot.key_bytes() == 0 || !slot.is_idle() || self.is_delayed(lock) {
+            return;
+        }
+        self.head
+            .lock_index
+            .remove(self.parts.lock_buckets, self.parts.locks, lock, slot.hash);
+        self.free_key(&slot);
+        self.head.locks.give(self.parts.locks, lock);
+    }
+
+    /// A number larger than that of every timer armed so far.
+    fn next_timer_order(&mut self) -> u32 {
+        if self.head.timer_order == WAITER_ORDER - 1 {
+            self.renumber_timers();
+        }
+        self.head.timer_order += 1;
+        self.head.timer_order - 1
+    }
+
+    /// Numbers all timers afresh, in the order that they have. Needed once in two
+    /// thousand million timers.
+    fn renumber_timers(&mut self) {
+        let head = &mut *self.head;
+        head.timer_order = head
+            .request_timers
+            .max(head.lock_timers)
+            .max(head.session_timers);
+        head.request_timers(&mut self.parts).renumber(WAITER_ORDER);
+        head.lock_timers(&mut self.parts).renumber(0);
+        head.session_timers(&mut self.parts).renumber(0);
+    }
+}
+
+impl PartsRef<'_> {
+    /// When the request's lease or wait ends.
+    pub(crate) fn request_deadline(&self, request: u32) -> Option<u64> {
+        match self.request_places[request as usize] {
+            NONE => None,
+            place => Some(self.request_heap[place as usize].at),
+        }
+    }
+}
+
+/// The hash under which a request's id is indexed.
+pub(crate) fn hash_id(seed: [u64; 2], [high, low]: [u64; 2]) -> u32 {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&high.to_le_bytes());
+    bytes[8..].copy_from_slice(&low.to_le_bytes());
+    hash_bytes(seed, &bytes)
+}

@@ -1,0 +1,213 @@
+//! Owners that wait for each other in a circle: found before the circle is closed.
+//!
+//! A waiting request waits for the owners of the holders that it does not go together
+//! with, and of those who wait before it on the same key. Each of these owners in turn
+//! waits for whatever its own waiting requests wait for. The search goes breadth-first
+//! over waiting requests, marks them, and links them through their own slots.
+
+use core::num::NonZeroU32;
+
+use crate::arena::NONE;
+use crate::table::core::Core;
+use crate::table::extras::hash_owner;
+use crate::table::slots::{Flags, Kind, State};
+use crate::{Acquire, Mode};
+
+/// One search: its work list, and what is left of its budget.
+struct Search {
+    /// Who would close the circle.
+    owner: NonZeroU32,
+    /// The lock at whose front the new request would stand, if it would.
+    front: u32,
+    first: u32,
+    last: u32,
+    left: u32,
+}
+
+impl Core<'_> {
+    /// Whether the owner of `want` would come to wait for itself if `want` waited.
+    pub(crate) fn closes_cycle(&mut self, want: &Acquire<'_>) -> bool {
+        let Some(owner) = want.owner else {
+            return false;
+        };
+        let mut search = self.search(owner);
+        let mut found = false;
+        for one in want.wants {
+            let lock = self.as_ref().find_lock(one.key, self.hash_key(one.key));
+            if lock != NONE && !found {
+                if want.front {
+                    search.front = lock;
+                }
+                let upto = if want.front {
+                    self.parts.locks[lock as usize].first_waiter
+                } else {
+                    NONE
+                };
+                found = self.look_at(&mut search, lock, upto, one.mode == Mode::Shared);
+            }
+        }
+        self.finish(search, found)
+    }
+
+    /// Whether the owner of the shared hold would come to wait for itself if it waited to
+    /// be the only holder.
+    pub(crate) fn upgrade_closes_cycle(&mut self, request: u32) -> bool {
+        let Some(owner) = self.as_ref().owner_of(request) else {
+            return false;
+        };
+        let mut search = self.search(owner);
+        let found = self.look_at_holders(&mut search, request);
+        self.finish(search, found)
+    }
+
+    fn search(&self, owner: NonZeroU32) -> Search {
+        Search {
+            owner,
+            front: NONE,
+            first: NONE,
+            last: NONE,
+            left: self.config.deadlock_search_max,
+        }
+    }
+
+    /// Goes on until the circle is found, or nothing is left to look at.
+    fn finish(&mut self, mut search: Search, found: bool) -> bool {
+        let mut found = found;
+        let mut at = search.first;
+        while at != NONE && !found && search.left > 0 {
+            found = self.look_at_waiter(&mut search, at);
+            at = self.searched_after(at);
+        }
+        let mut at = search.first;
+        while at != NONE {
+            let next = self.searched_after(at);
+            self.parts.requests[at as usize]
+                .flags
+                .clear(Flags::SEARCHED);
+            self.link_searched(at, NONE);
+            at = next;
+        }
+        found
+    }
+
+    /// Looks at all that this waiting request, or waiting upgrade, waits for.
+    fn look_at_waiter(&mut self, search: &mut Search, request: u32) -> bool {
+        let slot = self.parts.requests[request as usize];
+        if slot.state == State::Held {
+            return self.look_at_holders(search, request);
+        }
+        let mut at = slot.claim;
+        while at != NONE {
+            let claim = self.parts.claims[at as usize];
+            let lock = claim.lock();
+            if lock == search.front || self.look_at(search, lock, at, claim.kind() == Kind::Shared)
+            {
+                return true;
+            }
+            at = claim.next;
+        }
+        false
+    }
+
+    /// Looks at those who keep a claim from being granted that stands on the lock right
+    /// before the waiter `upto`, or last of all.
+    fn look_at(&mut self, search: &mut Search, lock: u32, upto: u32, shares: bool) -> bool {
+        let slot = self.parts.locks[lock as usize];
+        let mut at = slot.first;
+        while at != NONE && at != upto {
+            let claim = self.parts.claims[at as usize];
+            let waits = self.parts.requests[claim.request as usize].state == State::Waiting;
+            let apart = !(shares && claim.kind() == Kind::Shared) || slot.upgrade_waits();
+            if apart && self.look_at_blocker(search, claim.request) {
+                return true;
+            }
+            // It is granted first, whether or not it is waited for after that.
+            if waits {
+                self.search_later(search, claim.request);
+            }
+            if search.left == 0 {
+                return false;
+            }
+            at = crate::list::next(self.parts.claims, slot.first, at);
+        }
+        false
+    }
+
+    /// Looks at all holders of the request's key but itself.
+    fn look_at_holders(&mut self, search: &mut Search, request: u32) -> bool {
+        let claim = self.parts.requests[request as usize].claim;
+        let lock = self.parts.claims[claim as usize].lock();
+        let slot = self.parts.locks[lock as usize];
+        let mut at = slot.first;
+        for _ in 0..slot.holders {
+            let claim = self.parts.claims[at as usize];
+            if claim.request != request && self.look_at_blocker(search, claim.request) {
+                return true;
+            }
+            at = claim.links.next;
+        }
+        false
+    }
+
+    /// Looks at the owner of somebody who is waited for: whether it is the one who would
+    /// close the circle, and if not, what else it waits for itself.
+    fn look_at_blocker(&mut self, search: &mut Search, request: u32) -> bool {
+        search.left = search.left.saturating_sub(1);
+        let Some(owner) = self.as_ref().owner_of(request) else {
+            return false;
+        };
+        if owner == search.owner {
+            return true;
+        }
+        let hash = hash_owner(self.config.hash_seed, owner.get());
+        let mut at = self.head.owner_index.first(self.parts.owner_buckets, hash);
+        while at != NONE && search.left > 0 {
+            let extras = self.parts.extras[at as usize];
+            if extras.owner == owner.get() {
+                search.left -= 1;
+                let slot = &self.parts.requests[extras.request as usize];
+                if slot.state == State::Waiting || slot.flags.has(Flags::UPGRADING) {
+                    self.search_later(search, extras.request);
+                }
+            }
+            at = extras.chain;
+        }
+        false
+    }
+
+    /// Puts a request that waits at the end of the work list, once.
+    fn search_later(&mut self, search: &mut Search, request: u32) {
+        let slot = &mut self.parts.requests[request as usize];
+        if slot.flags.has(Flags::SEARCHED) {
+            return;
+        }
+        slot.flags.set(Flags::SEARCHED);
+        self.link_searched(request, NONE);
+        if search.first == NONE {
+            search.first = request;
+        } else {
+            self.link_searched(search.last, request);
+        }
+        search.last = request;
+    }
+
+    /// Links a request of the work list. Only those that have an owner can be held, and
+    /// those have room in their extras; the others wait, and their `scratch` is free.
+    fn link_searched(&mut self, request: u32, next: u32) {
+        let slot = &mut self.parts.requests[request as usize];
+        if slot.extras == NONE {
+            slot.scratch = next;
+        } else {
+            self.parts.extras[slot.extras as usize].search = next;
+        }
+    }
+
+    fn searched_after(&self, request: u32) -> u32 {
+        let slot = &self.parts.requests[request as usize];
+        if slot.extras == NONE {
+            slot.scratch
+        } else {
+            self.parts.extras[slot.extras as usize].search
+        }
+    }
+}

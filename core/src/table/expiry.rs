@@ -1,0 +1,109 @@
+//! What becomes due: in which order, and what happens then.
+//!
+//! Of all that is due, the earliest comes first. Within one instant sessions end before
+//! anything is granted, so that nobody is granted who ends in the same instant (etcd
+//! #11456); then the grace period ends, then lock-delays, then leases, and last of all
+//! waits, so that a waiter whose turn comes in the last instant of its patience is
+//! granted.
+
+use crate::table::core::Core;
+use crate::table::grant::Lifted;
+use crate::table::session::Ending;
+use crate::table::slots::State;
+
+impl Core<'_> {
+    /// When the earliest timer is due.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.as_ref().next_due()
+    }
+
+    /// Carries out up to `timers_max` timers that are due at or before `now`.
+    pub(crate) fn run_timers(&mut self, now: u64, timers_max: u32) {
+        let mut left = timers_max;
+        while left > 0 && self.next_due().is_some_and(|due| due <= now) {
+            left = left.saturating_sub(self.run_next_timer());
+        }
+    }
+
+    /// Carries out the earliest timer, and with a session's end those of all sessions that
+    /// end in the same instant. Returns how many that were.
+    fn run_next_timer(&mut self) -> u32 {
+        let Some(now) = self.next_due() else { return 0 };
+        if self.ends_session_at(now).is_some() {
+            return self.end_sessions_at(now);
+        }
+        if self.head.grace_until == Some(now) {
+            self.end_grace(now);
+        } else if let Some(lock) = self.ends_lock_delay_at(now) {
+            self.end_lock_delay(now, lock);
+        } else {
+            let request = self.parts.request_heap[0].slot;
+            self.end_lease_or_wait(now, request);
+        }
+        1
+    }
+
+    fn end_sessions_at(&mut self, now: u64) -> u32 {
+        let mut lifted = Lifted::new();
+        let mut ended = 0;
+        while let Some(session) = self.ends_session_at(now) {
+            self.end_session(now, session, Ending::Lost, &mut lifted);
+            ended += 1;
+        }
+        self.settle(now, &lifted);
+        ended
+    }
+
+    fn end_lock_delay(&mut self, now: u64, lock: u32) {
+        self.head.lock_timers(&mut self.parts).disarm(lock);
+        self.serve(now, lock);
+        self.free_lock_if_idle(lock);
+    }
+
+    fn end_lease_or_wait(&mut self, now: u64, request: u32) {
+        let mut lifted = Lifted::new();
+        let held = self.parts.requests[request as usize].state == State::Held;
+        self.lift(&mut lifted, request, Some(now));
+        self.end(
+            request,
+            if held {
+                State::Expired
+            } else {
+                State::TimedOut
+            },
+        );
+        self.settle(now, &lifted);
+    }
+
+    fn ends_session_at(&self, now: u64) -> Option<u32> {
+        let armed = &self.parts.session_heap[..self.head.session_timers as usize];
+        armed
+            .first()
+            .filter(|timer| timer.at == now)
+            .map(|timer| timer.slot)
+    }
+
+    fn ends_lock_delay_at(&self, now: u64) -> Option<u32> {
+        let armed = &self.parts.lock_heap[..self.head.lock_timers as usize];
+        armed
+            .first()
+            .filter(|timer| timer.at == now)
+            .map(|timer| timer.slot)
+    }
+}
+
+impl crate::table::core::CoreRef<'_> {
+    /// When the earliest timer is due.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        [
+            (self.parts.session_heap, self.head.session_timers),
+            (self.parts.lock_heap, self.head.lock_timers),
+            (self.parts.request_heap, self.head.request_timers),
+        ]
+        .into_iter()
+        .filter(|(_, armed)| *armed != 0)
+        .map(|(heap, _)| heap[0].at)
+        .chain(self.head.grace_until)
+        .min()
+    }
+}

@@ -1,0 +1,133 @@
+//! Ending and extending what a request has: release, renew, cancel, force.
+
+use crate::arena::NONE;
+use crate::table::core::Core;
+use crate::table::grant::Lifted;
+use crate::table::slots::{Flags, State};
+use crate::table::{CancelError, ForceTarget, ReleaseError, RenewError};
+use crate::{RequestId, SessionId};
+
+impl Core<'_> {
+    pub(crate) fn release(
+        &mut self,
+        now: u64,
+        by: SessionId,
+        id: RequestId,
+    ) -> Result<(), ReleaseError> {
+        let request = self.as_ref().find_request(id);
+        if request == NONE {
+            return Err(ReleaseError::NotHeld);
+        }
+        let state = self.parts.requests[request as usize].state;
+        if !self.as_ref().may_touch(by, request) {
+            return Err(ReleaseError::NotOwner);
+        }
+        match state {
+            State::Held => {
+                self.remove(now, request);
+                Ok(())
+            }
+            State::Waiting => Err(ReleaseError::StillWaiting),
+            _ => Err(ReleaseError::NotHeld),
+        }
+    }
+
+    /// Moves the end of a hold. A lease of zero stands for none.
+    pub(crate) fn renew(
+        &mut self,
+        now: u64,
+        by: SessionId,
+        id: RequestId,
+        lease: u64,
+    ) -> Result<Option<u64>, RenewError> {
+        let request = self.as_ref().find_request(id);
+        if request == NONE {
+            return Err(RenewError::NotHeld);
+        }
+        if !self.as_ref().may_touch(by, request) {
+            return Err(RenewError::NotOwner);
+        }
+        match self.parts.requests[request as usize].state {
+            State::Held => {
+                if lease == 0 {
+                    self.disarm_request(request);
+                } else {
+                    self.arm_request(request, now.saturating_add(lease));
+                }
+                Ok(self.request_deadline(request))
+            }
+            State::Waiting => Err(RenewError::StillWaiting),
+            _ => Err(RenewError::NotHeld),
+        }
+    }
+
+    pub(crate) fn cancel(
+        &mut self,
+        now: u64,
+        by: SessionId,
+        id: RequestId,
+    ) -> Result<(), CancelError> {
+        let request = self.as_ref().find_request(id);
+        if request == NONE {
+            return Err(CancelError::NotWaiting);
+        }
+        if !self.as_ref().may_touch(by, request) {
+            return Err(CancelError::NotOwner);
+        }
+        let slot = self.parts.requests[request as usize];
+        match slot.state {
+            State::Waiting => self.remove(now, request),
+            State::Held if slot.flags.has(Flags::UPGRADING) => self.cancel_upgrade(now, request),
+            State::Held => return Err(CancelError::Granted),
+            _ => return Err(CancelError::NotWaiting),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn force_release(&mut self, now: u64, target: ForceTarget<'_>) -> u32 {
+        let mut lifted = Lifted::new();
+        let mut ended = 0;
+        match target {
+            ForceTarget::Key(key) => {
+                let lock = self.as_ref().find_lock(key, self.hash_key(key));
+                if lock == NONE {
+                    return 0;
+                }
+                while self.parts.locks[lock as usize].holders != 0 {
+                    let first = self.parts.locks[lock as usize].first;
+                    let request = self.parts.claims[first as usize].request;
+                    self.revoke(&mut lifted, request);
+                    ended += 1;
+                }
+            }
+            ForceTarget::Request(id) => {
+                let request = self.as_ref().find_request(id);
+                if request == NONE || self.parts.requests[request as usize].claim == NONE {
+                    return 0;
+                }
+                self.revoke(&mut lifted, request);
+                ended = 1;
+            }
+        }
+        self.settle(now, &lifted);
+        ended
+    }
+
+    /// Ends the request at its own session's wish: there is nothing to tell.
+    fn remove(&mut self, now: u64, request: u32) {
+        let mut lifted = Lifted::new();
+        self.lift(&mut lifted, request, None);
+        self.set_state(request, State::Vacant);
+        self.free_request(request);
+        self.settle(now, &lifted);
+    }
+
+    fn revoke(&mut self, lifted: &mut Lifted, request: u32) {
+        self.lift(lifted, request, None);
+        let slot = &mut self.parts.requests[request as usize];
+        if slot.state == State::Waiting {
+            slot.token_or_since = 0;
+        }
+        self.end(request, State::Revoked);
+    }
+}
