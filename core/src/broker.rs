@@ -118,7 +118,7 @@ impl Broker {
     /// When the limits do not go together.
     pub fn new(now: Instant, config: BrokerConfig) -> Result<Self, ConfigError> {
         config.check()?;
-        let mut table = LockTable::<Growable>::new(config.table.clone());
+        let mut table = LockTable::<Growable>::new(config.table.clone())?;
         if let Some(ceiling) = config.token_ceiling {
             table.set_token_ceiling(now, ceiling);
         }

@@ -90,6 +90,9 @@ pub enum ConfigError {
     /// An authentication token of no bytes, which would let everybody in.
     #[error("the authentication token is empty; leave it out to let everybody in")]
     EmptyAuthToken,
+    /// A limit of the lock table that it cannot keep.
+    #[error(transparent)]
+    Table(#[from] crate::ConfigError),
 }
 
 impl BrokerConfig {

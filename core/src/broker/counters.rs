@@ -63,7 +63,7 @@ impl Counters {
                 status.refused += 1;
                 *match what {
                     Resource::Keys => &mut status.refused_keys,
-                    Resource::Requests => &mut status.refused_requests,
+                    Resource::Requests | Resource::Claims => &mut status.refused_requests,
                     Resource::RequestsOfSession => &mut status.refused_requests_per_session,
                     Resource::Bytes => &mut status.refused_bytes,
                 } += 1;
@@ -89,7 +89,7 @@ impl Counters {
     pub(super) fn convert(&mut self, error: ConvertError) {
         match error {
             ConvertError::NotHeld | ConvertError::NotOwner => self.0.refused_absent += 1,
-            ConvertError::UpgradeConflict => self.0.refused_conflicts += 1,
+            ConvertError::UpgradeConflict | ConvertError::Deadlock => self.0.refused_conflicts += 1,
             ConvertError::NotConvertible => self.0.refused_invalid += 1,
         }
     }
