@@ -45,7 +45,7 @@ pub(crate) struct Table {
 impl Table {
     /// With nothing held.
     pub(crate) fn new() -> Self {
-        let mut locks = LockTable::new(TableConfig::default());
+        let mut locks = LockTable::new(TableConfig::default()).expect("the defaults go together");
         let session = locks
             .open_session(Instant::EPOCH, Duration::ZERO)
             .expect("it is the first");
