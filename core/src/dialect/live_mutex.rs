@@ -249,6 +249,8 @@ enum Purpose {
     Lock(parse::RwStatus),
     Composite,
     Share(rw::Pending),
+    /// To have a base lock again that was lent; nobody is told.
+    TakeBack,
 }
 
 impl LiveMutex {
@@ -441,11 +443,14 @@ impl LiveMutex {
     }
 
     fn refuse_waiting(&mut self, at: &At<'_>, waiting: &Waiting, error: &str) {
+        if matches!(waiting.purpose, Purpose::TakeBack) {
+            return;
+        }
         let mut frame = self.outbox.frame(at.by);
         match waiting.purpose {
             Purpose::Lock(_) => frame.text("type", "lock").truth("acquired", false),
             Purpose::Composite => frame.text("type", "acquire-many").truth("acquired", false),
-            Purpose::Share(_) => &mut frame,
+            Purpose::Share(_) | Purpose::TakeBack => &mut frame,
         };
         let key = match waiting.purpose {
             Purpose::Composite => "keys",

@@ -4,7 +4,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use crate::table::{AcquireError, Acquired, ForceTarget, Grant};
-use crate::{Acquire, Key, Mode, RequestId, Wait, Want};
+use crate::{Acquire, Key, Mode, RequestId, SessionId, Wait, Want};
 
 use super::parse::{Frame, Raw, RwStatus, is_usual_uuid, request_id};
 use super::recent::Fate;
@@ -127,6 +127,11 @@ impl LiveMutex {
             }
             Purpose::Composite => self.answer_composite(at, id, grant, waiting.uuid.as_deref()),
             Purpose::Share(pending) => self.handle_shared(at, id, &waiting, pending),
+            Purpose::TakeBack => {
+                if let Some(connection) = self.connections.get_mut(&at.by) {
+                    connection.rw.take_lent(id);
+                }
+            }
         }
     }
 
@@ -254,11 +259,7 @@ impl LiveMutex {
         id: RequestId,
         is_known: bool,
     ) -> Unlock {
-        if self
-            .connections
-            .get_mut(&at.by)
-            .is_some_and(|connection| connection.rw.take_lent(id))
-        {
+        if self.release_lent(at, id) {
             self.recent.note(id, Fate::Released);
             return Unlock::Done;
         }
@@ -286,18 +287,30 @@ impl LiveMutex {
         match frame.rw_status() {
             RwStatus::UnlockingWriteKey => self.unlock_write_key(at, key),
             RwStatus::EndWrite => {
-                let session = self.connections.get(&at.by).and_then(|c| c.session);
-                let own = at.table.inspect(key).and_then(|view| {
-                    view.holders()
-                        .find(|holder| session.is_some() && holder.session() == session)
-                        .map(|holder| holder.id())
-                });
-                own.is_some_and(|id| {
-                    self.recent.note(id, Fate::Released);
-                    self.release_by_id(at, id)
-                })
+                self.unlock_as_writer(at, key);
+                true
             }
             _ => false,
+        }
+    }
+
+    /// Ends the connection's own hold of a write key. A writer on another connection
+    /// than the one that locked ends whoever holds it, but never the readers.
+    fn unlock_as_writer(&mut self, at: &mut At<'_>, key: Key<'_>) {
+        let session = self.connections.get(&at.by).and_then(|c| c.session);
+        let mut holders = Vec::new();
+        if let Some(view) = at.table.inspect(key) {
+            holders.extend(view.holders().map(|held| (held.id(), held.session())));
+        }
+        let is_own = |owner: Option<SessionId>| session.is_some() && owner == session;
+        let has_own = holders.iter().any(|&(_, owner)| is_own(owner));
+        for (id, owner) in holders {
+            let is_readers = owner.is_some_and(|owner| self.write_keys.is_session(owner));
+            if if has_own { is_own(owner) } else { !is_readers } {
+                self.release_by_id(at, id);
+                self.recent
+                    .note(id, if has_own { Fate::Released } else { Fate::Ended });
+            }
         }
     }
 

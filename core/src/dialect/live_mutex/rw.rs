@@ -20,8 +20,8 @@
 //! **Lending.** A client that has to wait in a check still has the base lock, which those
 //! it waits for may need to finish. So the lock is given back for it (lent), and its unlock
 //! later succeeds as if nothing had happened. A newer client keeps its base lock to exclude
-//! plain lockers, so it is lent only if an older client is in the way, and taken back if
-//! it is free by then.
+//! plain lockers, so it is lent only if an older client is in the way, and taken back before
+//! anybody else gets it.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -114,6 +114,7 @@ impl Share {
         self.lent.contains_key(&id)
     }
 
+    /// Ends the lending.
     pub(super) fn take_lent(&mut self, id: RequestId) -> bool {
         self.lent.remove(&id).is_some()
     }
@@ -372,7 +373,7 @@ impl LiveMutex {
         Some(id)
     }
 
-    /// Takes a lent base lock back if it is free and its ttl has not run out.
+    /// Takes a lent base lock back, unless its ttl has run out.
     fn take_back(&mut self, at: &mut At<'_>, id: RequestId, base: &[u8]) {
         let Some(connection) = self.connections.get(&at.by) else {
             return;
@@ -401,16 +402,47 @@ impl LiveMutex {
         }];
         let request = Acquire {
             lease,
-            wait: Wait::No,
             keep: lent.keep,
             front: true,
             ..Acquire::new(id, &wants)
         };
-        if at.table.acquire(at.now, session, &request).is_ok()
-            && let Some(connection) = self.connections.get_mut(&at.by)
-        {
-            connection.rw.take_lent(id);
+        let acquired = at.table.acquire(at.now, session, &request);
+        let Some(connection) = self.connections.get_mut(&at.by) else {
+            return;
+        };
+        match acquired {
+            Ok(Acquired::Granted(_)) => {
+                connection.rw.take_lent(id);
+            }
+            // Whoever has it now is about to give it back, and needs nothing of this
+            // client for that.
+            Ok(Acquired::Queued { .. }) => {
+                let waiting = Waiting {
+                    uuid: None,
+                    key: None,
+                    purpose: Purpose::TakeBack,
+                };
+                connection.waiting.insert(id, waiting);
+            }
+            Err(_) => {}
         }
+    }
+
+    /// Gives up a base lock that is lent. False if it is not.
+    pub(super) fn release_lent(&mut self, at: &mut At<'_>, id: RequestId) -> bool {
+        let Some(connection) = self.connections.get_mut(&at.by) else {
+            return false;
+        };
+        if !connection.rw.take_lent(id) {
+            return false;
+        }
+        if let Some(session) = connection.session
+            && connection.waiting.remove(&id).is_some()
+        {
+            let cancelled = at.table.cancel(at.now, session, id);
+            debug_assert!(cancelled.is_ok(), "a waiting request was not waiting");
+        }
+        true
     }
 
     fn is_older_client_at(&self, table: &LockTable<Growable>, base: &[u8]) -> bool {
