@@ -34,6 +34,7 @@ mod config;
 mod connection;
 mod connections;
 mod counters;
+mod durable;
 mod input;
 mod lines;
 mod native;
@@ -43,6 +44,7 @@ mod session;
 
 pub use config::{BrokerConfig, ConfigError};
 pub use connections::ConnectionId;
+pub use durable::Durability;
 pub use record::{Believer, KeptHold, Record, RecordError};
 
 use alloc::vec::Vec;
@@ -56,6 +58,7 @@ use crate::{Event, FencingToken, Instant, LockTable, SessionId};
 use connection::{Connection, Input, Phase};
 use connections::{Connections, Queue};
 use counters::Counters;
+use durable::Durable;
 use report::Scratch;
 use session::Sessions;
 
@@ -104,6 +107,7 @@ pub struct Broker {
     is_stopping: bool,
     table: LockTable<Growable>,
     sessions: Sessions,
+    durable: Durable,
     dialect: LiveMutex,
     connections: Connections,
     counters: Counters,
@@ -116,8 +120,9 @@ impl Broker {
     /// # Errors
     ///
     /// When the limits do not go together.
-    pub fn new(now: Instant, config: BrokerConfig) -> Result<Self, ConfigError> {
+    pub fn new(now: Instant, mut config: BrokerConfig) -> Result<Self, ConfigError> {
         config.check()?;
+        let (durable, kept) = Durable::new(now, &mut config);
         let mut table = LockTable::<Growable>::new(config.table.clone())?;
         if let Some(ceiling) = config.token_ceiling {
             table.set_token_ceiling(now, ceiling);
@@ -126,19 +131,22 @@ impl Broker {
         if let Some(until) = grace_until {
             table.begin_grace(now, until);
         }
-        Ok(Self {
+        let mut broker = Self {
             started: now,
             now,
             grace_until,
             is_stopping: false,
             table,
             sessions: Sessions::default(),
+            connections: Connections::new(durable.is_on()),
+            durable,
             dialect: LiveMutex::new(now, &config.table, config.frame_bytes_max),
-            connections: Connections::new(),
             counters: Counters::default(),
             scratch: Scratch::new(config.frame_bytes_max),
             config,
-        })
+        };
+        broker.restore(now, kept)?;
+        Ok(broker)
     }
 
     /// A transport connection has come up.
@@ -206,6 +214,7 @@ impl Broker {
             due(Queue::Handshake, self.config.handshake_max),
             due(Queue::Heard, self.config.idle_max),
             due(Queue::Stalled, self.config.idle_max),
+            self.durable.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -255,15 +264,18 @@ impl Broker {
     /// one that is not there.
     #[must_use]
     pub fn is_closing(&self, connection: ConnectionId) -> bool {
-        self.connections
-            .index(connection)
-            .is_none_or(|index| self.connections[index].is_closing())
+        self.connections.index(connection).is_none_or(|index| {
+            let connection = &self.connections[index];
+            // What is held back must still be shown.
+            connection.is_closing() && !connection.output.is_held_back()
+        })
     }
 
     /// Tells every client that the broker is about to stop, and closes their connections.
     /// Their sessions are as if the connections were lost.
     pub fn stop(&mut self, now: Instant) {
         let now = self.advance(now);
+        self.note_stop(now);
         self.is_stopping = true;
         for index in self.connections.indices() {
             let Some(connection) = self.connections.try_get(index) else {
@@ -335,6 +347,7 @@ impl Broker {
     fn advance(&mut self, now: Instant) -> Instant {
         self.now = self.now.max(now);
         let now = self.now;
+        self.connections.begin_call();
         if self.poll_timeout().is_none_or(|due| due > now) {
             return now;
         }
@@ -343,6 +356,7 @@ impl Broker {
         self.sessions.expire(now);
         self.dialect.handle_timeout(now);
         self.end_late_connections(now);
+        self.advance_durable(now);
         now
     }
 
@@ -359,6 +373,7 @@ impl Broker {
             }
         }
         self.collect_lines(now);
+        self.guard(now);
     }
 
     /// Sends a native session's events, as many as its connection has room for.

@@ -333,6 +333,13 @@ impl<S: Storage> LockTable<S> {
         self.core_ref().counts()
     }
 
+    /// How often a kept hold has begun, ended or changed, wrapping: whoever must know of
+    /// such holds need not look before this has changed.
+    #[must_use]
+    pub fn kept_changes(&self) -> u32 {
+        self.head.kept_changes
+    }
+
     /// Asserts every invariant of the table. For tests: its cost grows with the table.
     pub fn check(&self) {
         self.core_ref().check();

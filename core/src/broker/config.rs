@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::Durability;
+use crate::table::AcquireError;
 use crate::{FencingToken, TableConfig};
 
 /// What a frame needs beside the keys, labels and names in it.
@@ -41,6 +43,9 @@ pub struct BrokerConfig {
     /// For so long from its start the broker grants nothing but reclaims; zero if it has no
     /// predecessor whose clients may still hold.
     pub grace: Duration,
+    /// Whether it remembers across restarts what it must. What it remembers takes the
+    /// place of the incarnation, the seed of secrets, the tokens and the grace given here.
+    pub durability: Durability,
 }
 
 impl Default for BrokerConfig {
@@ -60,6 +65,7 @@ impl Default for BrokerConfig {
             auth_token: None,
             token_ceiling: None,
             grace: Duration::ZERO,
+            durability: Durability::Ephemeral,
         }
     }
 }
@@ -93,6 +99,12 @@ pub enum ConfigError {
     /// A limit of the lock table that it cannot keep.
     #[error(transparent)]
     Table(#[from] crate::ConfigError),
+    /// A kept hold of before the restart does not fit these limits.
+    #[error("a kept hold of before the restart cannot be restored: {error}")]
+    NotRestored {
+        /// Why.
+        error: AcquireError,
+    },
 }
 
 impl BrokerConfig {

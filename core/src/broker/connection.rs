@@ -17,6 +17,8 @@ pub(super) struct Connection {
     /// Arrived while the output was full: not looked at yet.
     pub(super) backlog: Vec<u8>,
     pub(super) output: Output,
+    /// The last call that added to the output, and how long that was before it did.
+    pub(super) touched: (u64, usize),
     /// Faults are told in lines of JSON instead of frames.
     pub(super) speaks_lines: bool,
     /// The dialect knows this connection.
@@ -38,6 +40,7 @@ impl Connection {
             input: Input::Magic { matched: 0 },
             backlog: Vec::new(),
             output: Output::new(),
+            touched: (0, 0),
             speaks_lines: false,
             in_dialect: false,
             session: None,
@@ -85,6 +88,16 @@ pub(super) enum Input {
 pub(super) struct Output {
     bytes: Vec<u8>,
     taken: usize,
+    /// From where on it is not to be shown before which version of the broker's record is
+    /// durable. Both rise.
+    barriers: Vec<Barrier>,
+}
+
+#[derive(Debug)]
+struct Barrier {
+    /// Bytes before it that are yet to be taken.
+    before: usize,
+    version: u64,
 }
 
 impl Output {
@@ -92,11 +105,41 @@ impl Output {
         Self {
             bytes: Vec::new(),
             taken: 0,
+            barriers: Vec::new(),
         }
     }
 
+    /// What may be shown.
     pub(super) fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.taken..]
+        let rest = &self.bytes[self.taken..];
+        match self.barriers.first() {
+            Some(barrier) => &rest[..barrier.before],
+            None => rest,
+        }
+    }
+
+    /// Whether some of it may not be shown yet.
+    pub(super) fn is_held_back(&self) -> bool {
+        !self.barriers.is_empty()
+    }
+
+    /// Holds back what comes after the first `before` bytes, or is still to come, until
+    /// `version` is durable. Returns whether anything was not held back already.
+    pub(super) fn hold_back(&mut self, before: usize, version: u64) -> bool {
+        // What is held back for an earlier version may wait for this one, too.
+        let last = self.barriers.last();
+        if last.is_some_and(|last| last.version >= version && last.before <= before) {
+            return false;
+        }
+        self.barriers.retain(|barrier| barrier.before < before);
+        self.barriers.push(Barrier { before, version });
+        true
+    }
+
+    /// `version` is durable. Returns whether something is still held back.
+    pub(super) fn release(&mut self, version: u64) -> bool {
+        self.barriers.retain(|barrier| barrier.version > version);
+        self.is_held_back()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -117,10 +160,13 @@ impl Output {
 
     pub(super) fn consume(&mut self, bytes: usize) {
         assert!(
-            bytes <= self.len(),
+            bytes <= self.as_slice().len(),
             "the transport wrote more than there was"
         );
         self.taken += bytes;
+        for barrier in &mut self.barriers {
+            barrier.before -= bytes;
+        }
         if self.taken >= COMPACT_BYTES_MIN && self.taken * 2 >= self.bytes.len() {
             self.bytes.drain(..self.taken);
             self.taken = 0;
@@ -129,6 +175,7 @@ impl Output {
 
     /// Drops what is queued and lets go of the buffer.
     pub(super) fn take_buffer(&mut self) -> Vec<u8> {
+        self.barriers.clear();
         self.taken = 0;
         core::mem::take(&mut self.bytes)
     }

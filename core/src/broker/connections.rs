@@ -89,10 +89,16 @@ pub(super) struct Connections {
     free: Vec<u32>,
     ends: [Ends; QUEUES],
     spares: Vec<Vec<u8>>,
+    /// Whether `touched` is kept.
+    notes_touched: bool,
+    /// Counts the calls from outside.
+    call: u64,
+    /// Whose output this call has added to.
+    touched: Vec<u32>,
 }
 
 impl Connections {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(notes_touched: bool) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
@@ -101,7 +107,28 @@ impl Connections {
                 last: NONE,
             }; QUEUES],
             spares: Vec::new(),
+            notes_touched,
+            call: 0,
+            touched: Vec::new(),
         }
+    }
+
+    /// A call from outside begins.
+    pub(super) fn begin_call(&mut self) {
+        self.call += 1;
+        self.touched.clear();
+    }
+
+    /// Whose output this call has added to, and how long each was before. Needs to have
+    /// been asked for.
+    pub(super) fn touched(&self) -> Vec<(u32, usize)> {
+        self.touched
+            .iter()
+            .filter_map(|&index| {
+                let (call, before) = self.try_get(index)?.touched;
+                (call == self.call).then_some((index, before))
+            })
+            .collect()
     }
 
     pub(super) fn len(&self) -> u32 {
@@ -151,6 +178,10 @@ impl Connections {
 
     pub(super) fn indices(&self) -> impl Iterator<Item = u32> + use<> {
         0..self.slots.len() as u32
+    }
+
+    pub(super) fn try_get_mut(&mut self, index: u32) -> Option<&mut Connection> {
+        self.slots[index as usize].connection.as_deref_mut()
     }
 
     pub(super) fn try_get(&self, index: u32) -> Option<&Connection> {
@@ -217,11 +248,15 @@ impl Connections {
     /// Lets `write` append to the connection's output.
     pub(super) fn write(&mut self, now: Instant, index: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let spares = &mut self.spares;
-        let output = &mut self.slots[index as usize]
+        let connection = self.slots[index as usize]
             .connection
             .as_mut()
-            .expect("only connections that are there are written to")
-            .output;
+            .expect("only connections that are there are written to");
+        let output = &mut connection.output;
+        if self.notes_touched && connection.touched.0 != self.call {
+            connection.touched = (self.call, output.len());
+            self.touched.push(index);
+        }
         write(output.buffer(|| spares.pop().unwrap_or_default()));
         self.enqueue(Queue::Stalled, index, now);
         self.enqueue(Queue::Ready, index, now);

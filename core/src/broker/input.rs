@@ -177,6 +177,7 @@ impl Broker {
     }
 
     fn admit_to_dialect(&mut self, index: u32) {
+        self.note_dialect(index);
         self.connections.unlink(Queue::Handshake, index);
         let connection = &mut self.connections[index];
         connection.phase = Phase::Open;

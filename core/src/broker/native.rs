@@ -10,7 +10,9 @@ use crate::table::{AcquireError, Acquired, ForceTarget, OpenError};
 use crate::wire::{
     AcquireFields, Answer, Command, FaultKind, Hello, QueryError, Request, Resumed, Ticket, Welcome,
 };
-use crate::{Acquire, FencingToken, Instant, Key, KeyError, SessionId, TableConfig, Want};
+use crate::{
+    Acquire, FencingToken, Instant, Key, KeyError, RequestId, SessionId, TableConfig, Want,
+};
 
 /// So many wants of one request are put together without an allocation.
 const WANTS_INLINE: usize = 16;
@@ -87,6 +89,10 @@ impl Broker {
             frame_bytes_max: self.config.frame_bytes_max,
             grace_until: self.grace_until,
         };
+        match resumed {
+            Resumed::Resumed => self.note_resumed(index),
+            _ => self.note_session(index, welcome.resume_window),
+        }
         self.connections
             .send(now, index, tag, &Answer::Welcome(welcome));
         self.tell_events(now, session);
@@ -138,7 +144,13 @@ impl Broker {
             } else {
                 Resumed::Lost
             };
-            return self.open(now, index, hello, resumed);
+            let opened = self.open(now, index, hello, resumed)?;
+            if resumed == Resumed::Restarted
+                && let Some(session) = self.sessions.get_mut(opened.0)
+            {
+                session.reclaims_from = Some((ticket.incarnation, ticket.session));
+            }
+            return Some(opened);
         }
         if !is_genuine {
             let text = format_args!(
@@ -183,6 +195,13 @@ impl Broker {
     }
 
     fn command(&mut self, now: Instant, index: u32, by: SessionId, tag: u32, command: Command<'_>) {
+        if !matches!(command, Command::Reclaim { .. })
+            && let Some(session) = self.sessions.get_mut(by)
+            && let Some(before) = session.reclaims_from.take()
+        {
+            // Reclaims come first, so all there were have come.
+            self.note_reclaimed(now, before);
+        }
         let refusals = &mut self.counters;
         let answer = match command {
             Command::Hello(_) => unreachable!("told apart by the caller"),
@@ -198,7 +217,13 @@ impl Broker {
                 }
             },
             Command::Renew { id, lease } => match self.table.renew(now, by, id, lease) {
-                Ok(deadline) => Answer::Renewed { id, deadline },
+                Ok(deadline) => {
+                    let is_kept = self.table.request(id).is_some_and(|request| request.keep());
+                    if is_kept {
+                        self.note_kept(index, id, lease);
+                    }
+                    Answer::Renewed { id, deadline }
+                }
                 Err(error) => {
                     refusals.renew(error);
                     Answer::RenewRefused { id, error }
@@ -272,14 +297,22 @@ impl Broker {
                 let ask = fields.ask(wants.as_slice());
                 match reclaimed {
                     None => self.table.acquire(now, by, &ask),
-                    Some(_) if !self.may_reclaim(by) => Err(AcquireError::ReclaimTooLate),
-                    Some(token) => self
-                        .table
-                        .reclaim(now, by, &ask, token)
-                        .map(Acquired::Granted),
+                    Some(_) if !self.may_reclaim(by, id) => Err(AcquireError::ReclaimTooLate),
+                    Some(token) => {
+                        let mut reclaimed = self.table.reclaim(now, by, &ask, token);
+                        if reclaimed == Err(AcquireError::ReclaimConflict)
+                            && self.drop_superseded(now, ask.wants, token)
+                        {
+                            reclaimed = self.table.reclaim(now, by, &ask, token);
+                        }
+                        reclaimed.map(Acquired::Granted)
+                    }
                 }
             }
         };
+        if fields.keep && result.is_ok() {
+            self.note_kept(index, id, fields.lease);
+        }
         let answer = match result {
             Ok(Acquired::Granted(grant)) => Answer::Granted { id, grant },
             Ok(Acquired::Queued { ahead }) => Answer::Queued { id, ahead },
@@ -297,13 +330,12 @@ impl Broker {
         self.connections.send(now, index, tag, &answer);
     }
 
-    /// Whether the session held before the broker's restart, and the grace period lasts.
-    fn may_reclaim(&self, session: SessionId) -> bool {
-        self.grace_until.is_some()
-            && self
-                .sessions
-                .get(session)
-                .is_some_and(|session| session.may_reclaim)
+    /// Whether the session held before the broker's restart, and the grace period lasts
+    /// or the hold was restored.
+    fn may_reclaim(&self, session: SessionId, id: RequestId) -> bool {
+        let session = self.sessions.get(session);
+        session.is_some_and(|session| session.may_reclaim)
+            && (self.grace_until.is_some() || self.table.request(id).is_some())
     }
 
     fn goodbye(&mut self, now: Instant, index: u32, session: SessionId, tag: u32) {

@@ -21,6 +21,8 @@ pub(super) struct Session {
     pub(super) resume_window: Duration,
     /// It has shown a ticket of before the broker's restart.
     pub(super) may_reclaim: bool,
+    /// The session of before the restart that it goes on from, until it has reclaimed.
+    pub(super) reclaims_from: Option<(u64, SessionId)>,
     /// When it ends, while it has no connection.
     ends: Option<Instant>,
 }
@@ -31,11 +33,30 @@ pub(super) struct Sessions {
     sessions: BTreeMap<SessionId, Session>,
     /// Those without a connection, by when they end.
     ending: BTreeSet<(Instant, SessionId)>,
+    /// How many have ended.
+    ended: u64,
 }
 
 impl Sessions {
     pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
         self.sessions.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(&id)
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.keys().copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// How many have ended so far.
+    pub(super) fn ended(&self) -> u64 {
+        self.ended
     }
 
     pub(super) fn open(
@@ -51,6 +72,7 @@ impl Sessions {
             name: name.into(),
             resume_window,
             may_reclaim,
+            reclaims_from: None,
             ends: None,
         };
         let old = self.sessions.insert(id, session);
@@ -82,6 +104,7 @@ impl Sessions {
         session.connection = None;
         if session.resume_window.is_zero() {
             self.sessions.remove(&id);
+            self.ended += 1;
         } else {
             let ends = now + session.resume_window;
             session.ends = Some(ends);
@@ -90,10 +113,11 @@ impl Sessions {
     }
 
     pub(super) fn remove(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.remove(&id)
-            && let Some(ends) = session.ends
-        {
-            self.ending.remove(&(ends, id));
+        if let Some(session) = self.sessions.remove(&id) {
+            self.ended += 1;
+            if let Some(ends) = session.ends {
+                self.ending.remove(&(ends, id));
+            }
         }
     }
 
@@ -104,6 +128,7 @@ impl Sessions {
         {
             self.ending.pop_first();
             self.sessions.remove(&id);
+            self.ended += 1;
         }
     }
 

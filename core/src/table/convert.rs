@@ -56,6 +56,7 @@ impl Core<'_> {
         let claim = &mut self.parts.claims[claim as usize];
         claim.set_kind(Kind::Shared);
         let lock = claim.lock();
+        self.note_kept(request);
         self.serve(now, lock);
     }
 
@@ -100,6 +101,7 @@ impl Core<'_> {
         claim.set_kind(Kind::Exclusive);
         let lock = claim.lock();
         self.parts.locks[lock as usize].set_upgrade_waits(false);
+        self.note_kept(request);
     }
 
     /// The hold stays shared, and no longer keeps others from sharing it.

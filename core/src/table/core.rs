@@ -180,10 +180,19 @@ impl Core<'_> {
         self.head.requests.give(self.parts.requests, request);
     }
 
+    /// The hold begins, ends or changes: whoever must know of kept ones shall look.
+    pub(crate) fn note_kept(&mut self, request: u32) {
+        let is_kept = self.parts.requests[request as usize].flags.has(Flags::KEEP);
+        self.head.kept_changes = self.head.kept_changes.wrapping_add(u32::from(is_kept));
+    }
+
     /// Changes the request's state, and the counts of states with it.
     pub(crate) fn set_state(&mut self, request: u32, state: State) {
         let slot = &mut self.parts.requests[request as usize];
         let before = core::mem::replace(&mut slot.state, state);
+        if before == State::Held || state == State::Held {
+            self.note_kept(request);
+        }
         self.head.held -= u32::from(before == State::Held);
         self.head.waiting -= u32::from(before == State::Waiting);
         self.head.held += u32::from(state == State::Held);

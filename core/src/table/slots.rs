@@ -309,6 +309,8 @@ pub struct Head {
     pub(crate) ready: u32,
     pub(crate) held: u32,
     pub(crate) waiting: u32,
+    /// How often a kept hold has begun, ended or changed, wrapping.
+    pub(crate) kept_changes: u32,
     /// Claims of requests with a lock-delay: each may need a lock's timer.
     pub(crate) delaying_claims: u32,
 }
@@ -341,6 +343,7 @@ impl Head {
             ready: NONE,
             held: 0,
             waiting: 0,
+            kept_changes: 0,
             delaying_claims: 0,
         }
     }

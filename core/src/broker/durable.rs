@@ -1,0 +1,609 @@
+//! A restart breaks no promise: what must be durable before a client is told what.
+//!
+//! The broker hands out a [`Record`] whenever what it must remember has changed
+//! ([`Broker::poll_record`]), and is told once it is durable
+//! ([`Broker::handle_durable`]). The table never waits for that. Where a *promise*
+//! depends on it, the bytes that make the promise are held back instead: that part of
+//! that connection's output is not shown to the transport before.
+//!
+//! | promise | what must be durable first |
+//! |---|---|
+//! | tokens rise | the ceiling: reserved in blocks, the next long before it is needed |
+//! | a session can reclaim | that there is such a session: held back is its `Welcome` |
+//! | a kept hold with a long lease, or none | the hold itself: held back is its grant, or its end |
+//! | anything to holders that cannot reclaim | that there are such holders: held back is the first reply |
+//!
+//! A grant in a session that is open waits for nothing.
+//!
+//! After a restart, the successor restores the kept holds, and grants nothing but
+//! reclaims until nobody else can still believe in a hold: until every listed session has
+//! come back and reclaimed, or its time is up; and if there may be others, until the
+//! record's `reach` has passed.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::connections::Queue;
+use super::record::{Believer, KeptHold, Record};
+use super::{Broker, BrokerConfig, ConfigError};
+use crate::table::{AcquireError, ForceTarget, RequestView};
+use crate::{Acquire, FencingToken, Instant, Key, Mode, RequestId, SessionId, Want};
+
+/// Tokens reserved at one time.
+const TOKEN_BLOCK: u64 = 1 << 22;
+/// Sessions that are listed; with more, the others are only known to be.
+const LISTED_MAX: usize = 4096;
+/// How long the end of a session may take to be noted down. Nobody waits for that.
+const REFRESH_DELAY: Duration = Duration::from_millis(200);
+
+/// What is durable, and what has to be.
+#[derive(Debug)]
+pub(super) struct Durable {
+    /// Off, nothing is recorded, and nothing waits.
+    is_on: bool,
+    /// The version of what must be remembered. It rises with the first change after a
+    /// record was handed out.
+    wanted: u64,
+    handed_out: u64,
+    durable: u64,
+    /// The ceiling in the record that was handed out last.
+    ceiling: u64,
+    /// Holders that are not listed may believe for so long.
+    reach: Duration,
+    /// Since this version holders are known that are not listed.
+    unlisted_since: Option<u64>,
+    /// Kept requests with a long lease or none, waiting or held, and the longest lease
+    /// that they were ever given.
+    watched: BTreeMap<RequestId, Option<Duration>>,
+    /// Those of them that held when it was last looked.
+    held: BTreeMap<RequestId, (FencingToken, Mode)>,
+    /// The table's and the sessions' counts of changes when it was last looked.
+    kept_changes: u32,
+    sessions_ended: u64,
+    /// When to note down that sessions have ended.
+    refresh_at: Option<Instant>,
+    /// Sessions of earlier runs that may still believe, and until when.
+    outstanding: BTreeMap<(u64, SessionId), Instant>,
+    /// Until when others of earlier runs may.
+    unlisted_until: Option<Instant>,
+    /// Connections with output that is held back.
+    held_back: Vec<u32>,
+    /// Who held when the broker was stopped.
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    sessions: Vec<Believer>,
+    has_unlisted: bool,
+}
+
+/// Whether a broker remembers what it must across restarts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// It does not: a restart forgets tokens and holds.
+    #[default]
+    Ephemeral,
+    /// It does, and this is what its predecessor left.
+    Durable(Option<Record>),
+}
+
+impl Durable {
+    /// Takes over from the predecessor: adapts `config`, and says how long the grace
+    /// period lasts and which holds are to be restored.
+    pub(super) fn new(now: Instant, config: &mut BrokerConfig) -> (Self, Vec<KeptHold>) {
+        let mut this = Self {
+            is_on: false,
+            wanted: 1,
+            handed_out: 0,
+            durable: 0,
+            ceiling: 0,
+            reach: config.idle_max,
+            unlisted_since: None,
+            watched: BTreeMap::new(),
+            held: BTreeMap::new(),
+            kept_changes: 0,
+            sessions_ended: 0,
+            refresh_at: None,
+            outstanding: BTreeMap::new(),
+            unlisted_until: None,
+            held_back: Vec::new(),
+            last: None,
+        };
+        let Durability::Durable(before) = core::mem::take(&mut config.durability) else {
+            return (this, Vec::new());
+        };
+        this.is_on = true;
+        let Some(before) = before else {
+            config.token_ceiling = Some(config.table.first_token);
+            return (this, Vec::new());
+        };
+        config.incarnation = before.incarnation + 1;
+        config.secret_seed = before.secret_seed;
+        let first = before.token_ceiling.as_u64() + 1;
+        config.table.first_token = FencingToken::new(first).expect("it is above one");
+        // Nothing is granted before the first record of this run is durable.
+        config.token_ceiling = Some(before.token_ceiling);
+        for Believer {
+            incarnation,
+            session,
+            reach,
+        } in before.sessions
+        {
+            this.outstanding.insert((incarnation, session), now + reach);
+        }
+        this.unlisted_until = before.has_unlisted.then(|| now + before.reach);
+        config.grace = this
+            .grace_until()
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        (this, before.holds)
+    }
+
+    /// Whether changes must be noted, and to which calls they belong.
+    pub(super) const fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// When sessions that ended are noted down.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.refresh_at
+    }
+
+    /// The version of the record that has the change that was just made.
+    fn change(&mut self) -> u64 {
+        if self.wanted == self.handed_out {
+            self.wanted += 1;
+        }
+        self.wanted
+    }
+
+    /// Until when anybody of before may believe in a hold.
+    fn grace_until(&self) -> Option<Instant> {
+        self.outstanding
+            .values()
+            .copied()
+            .chain(self.unlisted_until)
+            .max()
+    }
+
+    /// Holders that cannot be listed are there from now on. Returns what must be durable
+    /// before they may believe in anything.
+    fn note_unlisted(&mut self) -> Option<u64> {
+        let since = match self.unlisted_since {
+            Some(since) => since,
+            None => {
+                let since = self.change();
+                self.unlisted_since = Some(since);
+                since
+            }
+        };
+        (since > self.durable).then_some(since)
+    }
+}
+
+impl Broker {
+    /// What to make durable now, if anything; then call
+    /// [`handle_durable`](Self::handle_durable). It replaces every earlier record.
+    #[must_use]
+    pub fn poll_record(&mut self) -> Option<Record> {
+        if !self.durable.is_on || self.durable.handed_out > self.durable.durable {
+            return None;
+        }
+        let first = self.config.table.first_token.as_u64();
+        let next = self.last_token().map_or(first, |last| last + 1);
+        if next + TOKEN_BLOCK / 2 > self.durable.ceiling {
+            self.durable.change();
+        }
+        if self.durable.wanted == self.durable.durable {
+            return None;
+        }
+        self.durable.ceiling = self.durable.ceiling.max(next + TOKEN_BLOCK);
+        self.durable.handed_out = self.durable.wanted;
+        Some(self.record())
+    }
+
+    /// The record that was polled last is durable.
+    pub fn handle_durable(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.durable.durable = self.durable.handed_out;
+        if let Some(ceiling) = FencingToken::new(self.durable.ceiling) {
+            self.table.set_token_ceiling(now, ceiling);
+        }
+        let durable = self.durable.durable;
+        for index in core::mem::take(&mut self.durable.held_back) {
+            let Some(connection) = self.connections.try_get_mut(index) else {
+                continue;
+            };
+            if connection.output.release(durable) {
+                self.durable.held_back.push(index);
+            }
+            self.connections.enqueue(Queue::Ready, index, now);
+        }
+        self.pump(now);
+    }
+
+    /// Whether everything that had to be made durable is.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        !self.durable.is_on || self.durable.wanted == self.durable.durable
+    }
+
+    /// Sessions of before a restart that may still reclaim.
+    #[must_use]
+    pub fn outstanding_sessions(&self) -> usize {
+        self.durable.outstanding.len()
+    }
+
+    /// Puts back the kept holds of before.
+    pub(super) fn restore(
+        &mut self,
+        now: Instant,
+        holds: Vec<KeptHold>,
+    ) -> Result<(), ConfigError> {
+        if holds.is_empty() {
+            return Ok(());
+        }
+        // Reclaims need a grace period, however short.
+        self.table.begin_grace(
+            now,
+            self.grace_until.unwrap_or(now + Duration::from_nanos(1)),
+        );
+        for hold in holds {
+            self.restore_one(now, &hold)
+                .map_err(|error| ConfigError::NotRestored { error })?;
+            self.durable.watched.insert(hold.id, hold.lease);
+        }
+        if self.grace_until.is_none() {
+            self.table.end_grace(now);
+        }
+        Ok(())
+    }
+
+    fn restore_one(&mut self, now: Instant, hold: &KeptHold) -> Result<(), AcquireError> {
+        let mut wants = Vec::with_capacity(hold.keys.len());
+        for (key, mode) in &hold.keys {
+            let max = self.config.table.key_bytes_max;
+            let key = Key::new(key, max).map_err(|_| AcquireError::KeyTooLong { max })?;
+            wants.push(Want { key, mode: *mode });
+        }
+        let ask = Acquire {
+            lease: hold.lease,
+            keep: true,
+            label: &hold.label,
+            ..Acquire::new(hold.id, &wants)
+        };
+        // Its session is gone; it goes on without one.
+        let session = self
+            .table
+            .open_session(now, Duration::ZERO)
+            .map_err(|_| AcquireError::UnknownSession)?;
+        let restored = self.table.reclaim(now, session, &ask, hold.token);
+        let closed = self.table.close_session(now, session);
+        debug_assert!(closed.is_ok(), "it was opened above");
+        restored.map(|_| ())
+    }
+
+    /// A session was opened for this connection, which is yet to be told.
+    pub(super) fn note_session(&mut self, index: u32, window: Duration) {
+        if !self.durable.is_on {
+            return;
+        }
+        if self.sessions.len() <= LISTED_MAX {
+            let version = self.durable.change();
+            return self.hold_back(index, version);
+        }
+        if window > self.durable.reach {
+            self.durable.reach = window;
+            // Who is not listed may believe longer than is known so far.
+            self.durable.unlisted_since = None;
+        }
+        if let Some(version) = self.durable.note_unlisted() {
+            self.hold_back(index, version);
+        }
+    }
+
+    /// A session goes on with this connection. What the one before was not shown, this
+    /// one must not be shown either.
+    pub(super) fn note_resumed(&mut self, index: u32) {
+        if !self.is_durable() {
+            let version = self.durable.wanted;
+            self.hold_back(index, version);
+        }
+    }
+
+    /// A live-mutex client is here, which can hold and will never reclaim.
+    pub(super) fn note_dialect(&mut self, index: u32) {
+        if self.durable.is_on
+            && let Some(version) = self.durable.note_unlisted()
+        {
+            self.hold_back(index, version);
+        }
+    }
+
+    /// A kept request was accepted or renewed, and is held or will be.
+    pub(super) fn note_kept(&mut self, index: u32, id: RequestId, lease: Option<Duration>) {
+        if !self.durable.is_on {
+            return;
+        }
+        let known = self.durable.watched.get(&id).copied();
+        let is_short = lease.is_some_and(|lease| lease <= self.durable.reach);
+        if is_short && known.is_none() {
+            // It is not worth a line of its own.
+            if let Some(version) = self.durable.note_unlisted() {
+                self.hold_back(index, version);
+            }
+            return;
+        }
+        let longest = match (known, lease) {
+            (None, lease) => lease,
+            (Some(Some(known)), Some(lease)) => Some(known.max(lease)),
+            (Some(_), _) => None,
+        };
+        self.durable.watched.insert(id, longest);
+        if known.is_some_and(|known| known != longest) {
+            let version = self.durable.change();
+            self.hold_back(index, version);
+        }
+    }
+
+    /// After everything that a call did: holds back what it said if that depends on a
+    /// kept hold having begun or ended.
+    pub(super) fn guard(&mut self, now: Instant) {
+        if !self.durable.is_on {
+            return;
+        }
+        if self.sessions.ended() != self.durable.sessions_ended {
+            self.durable.sessions_ended = self.sessions.ended();
+            self.durable.refresh_at.get_or_insert(now + REFRESH_DELAY);
+        }
+        let changes = self.table.kept_changes();
+        if changes == self.durable.kept_changes {
+            return;
+        }
+        self.durable.kept_changes = changes;
+        if !self.look_at_watched() {
+            return;
+        }
+        let version = self.durable.change();
+        for (index, start) in self.connections.touched() {
+            self.hold_back_from(index, start, version);
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn advance_durable(&mut self, now: Instant) {
+        if self.durable.refresh_at.is_some_and(|at| at <= now) {
+            self.durable.refresh_at = None;
+            self.durable.change();
+        }
+        if self.grace_until.is_none() && !self.durable.outstanding.is_empty() {
+            self.durable.outstanding.clear();
+            self.durable.refresh_at.get_or_insert(now + REFRESH_DELAY);
+        }
+    }
+
+    /// A session of before has put back all it had, or will never do so.
+    pub(super) fn note_reclaimed(&mut self, now: Instant, before: (u64, SessionId)) {
+        if self.durable.outstanding.remove(&before).is_none() {
+            return;
+        }
+        self.durable.refresh_at.get_or_insert(now + REFRESH_DELAY);
+        let Some(until) = self.grace_until else {
+            return;
+        };
+        match self.durable.grace_until().filter(|&until| until > now) {
+            Some(earlier) if earlier < until => {
+                self.grace_until = Some(earlier);
+                self.table.begin_grace(now, earlier);
+            }
+            Some(_) => {}
+            None => {
+                self.grace_until = None;
+                self.table.end_grace(now);
+            }
+        }
+    }
+
+    /// Ends restored holds that stand in the way of a reclaim of a later grant: that it
+    /// was granted shows that they had ended, and only their end was not yet recorded.
+    pub(super) fn drop_superseded(
+        &mut self,
+        now: Instant,
+        wants: &[Want<'_>],
+        token: FencingToken,
+    ) -> bool {
+        let mut superseded = Vec::new();
+        for want in wants {
+            let Some(view) = self.table.inspect(want.key) else {
+                continue;
+            };
+            superseded.extend(
+                view.holders()
+                    .filter(|holder| {
+                        holder.session().is_none()
+                            && holder.grant().is_some_and(|grant| grant.token < token)
+                            && excludes(holder.mode(), want.mode)
+                            && self.durable.watched.contains_key(&holder.id())
+                    })
+                    .map(|holder| holder.id()),
+            );
+        }
+        for &id in &superseded {
+            self.table.force_release(now, ForceTarget::Request(id));
+        }
+        !superseded.is_empty()
+    }
+
+    /// Before the connections are closed: who holds must be waited for by the successor,
+    /// and nobody else.
+    pub(super) fn note_stop(&mut self, now: Instant) {
+        if !self.durable.is_on || self.durable.last.is_some() {
+            return;
+        }
+        let mut sessions = BTreeMap::new();
+        let mut has_unlisted = false;
+        for key in self.table.keys(0) {
+            for holder in key.holders() {
+                if self.durable.watched.contains_key(&holder.id()) {
+                    continue;
+                }
+                match holder.session() {
+                    Some(id) if !holder.keep() && self.sessions.get(id).is_some() => {
+                        let incarnation = self.config.incarnation;
+                        sessions.insert((incarnation, id), self.session_reach(id));
+                    }
+                    _ => has_unlisted = true,
+                }
+            }
+        }
+        if self.grace_until.is_some() {
+            sessions.extend(self.outstanding_reaches());
+            has_unlisted |= self.durable.unlisted_until.is_some();
+        }
+        for reach in sessions.values().skip(LISTED_MAX) {
+            has_unlisted = true;
+            self.durable.reach = self.durable.reach.max(*reach);
+        }
+        let sessions = believers(sessions.into_iter().take(LISTED_MAX));
+        self.durable.last = Some(Last {
+            sessions,
+            has_unlisted,
+        });
+        self.durable.refresh_at = None;
+        self.durable.change();
+        self.now = self.now.max(now);
+    }
+
+    fn record(&mut self) -> Record {
+        self.look_at_watched();
+        let (sessions, has_unlisted) = match &self.durable.last {
+            Some(last) => (last.sessions.clone(), last.has_unlisted),
+            None => self.listed(),
+        };
+        Record {
+            incarnation: self.config.incarnation,
+            token_ceiling: FencingToken::new(self.durable.ceiling).expect("it is above zero"),
+            secret_seed: self.config.secret_seed,
+            reach: self.durable.reach,
+            has_unlisted,
+            sessions,
+            holds: self.kept_holds(),
+        }
+    }
+
+    fn listed(&self) -> (Vec<Believer>, bool) {
+        let own = self
+            .sessions
+            .ids()
+            .map(|id| ((self.config.incarnation, id), self.session_reach(id)));
+        let all = self.outstanding_reaches().chain(own);
+        let has_unlisted = self.durable.unlisted_since.is_some()
+            || (self.grace_until.is_some() && self.durable.unlisted_until.is_some());
+        (believers(all.take(2 * LISTED_MAX)), has_unlisted)
+    }
+
+    /// Sessions of earlier runs keep their reach: counted anew if this run ends, too.
+    fn outstanding_reaches(&self) -> impl Iterator<Item = ((u64, SessionId), Duration)> {
+        let now = self.now;
+        self.durable
+            .outstanding
+            .iter()
+            .map(move |(&id, &until)| (id, until.saturating_duration_since(now)))
+    }
+
+    /// How long the session's holder may believe after the broker is gone: for its resume
+    /// window, or until it must have noticed.
+    fn session_reach(&self, id: SessionId) -> Duration {
+        let window = self
+            .sessions
+            .get(id)
+            .map_or(Duration::ZERO, |session| session.resume_window);
+        window.max(self.config.idle_max)
+    }
+
+    fn kept_holds(&self) -> Vec<KeptHold> {
+        self.durable
+            .held
+            .iter()
+            .filter_map(|(&id, &(token, _))| {
+                let request = self.table.request(id)?;
+                Some(KeptHold {
+                    id,
+                    token,
+                    lease: self.durable.watched.get(&id).copied()?,
+                    keys: keys_of(request),
+                    label: request.label().flatten().copied().collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// Looks which of the watched requests hold; whether that has changed.
+    fn look_at_watched(&mut self) -> bool {
+        let mut held = BTreeMap::new();
+        let table = &self.table;
+        self.durable.watched.retain(|&id, _| {
+            let Some(request) = table.request(id) else {
+                return false;
+            };
+            if let Some(grant) = request.grant() {
+                held.insert(id, (grant.token, request.mode()));
+            }
+            true
+        });
+        let has_changed = held != self.durable.held;
+        self.durable.held = held;
+        has_changed
+    }
+
+    fn last_token(&self) -> Option<u64> {
+        self.table.counts().last_token.map(FencingToken::as_u64)
+    }
+
+    /// Shows nothing of what is sent from here on before `version` is durable.
+    fn hold_back(&mut self, index: u32, version: u64) {
+        let start = self.connections[index].output.len();
+        self.hold_back_from(index, start, version);
+    }
+
+    fn hold_back_from(&mut self, index: u32, start: usize, version: u64) {
+        let Some(connection) = self.connections.try_get_mut(index) else {
+            return;
+        };
+        if connection.output.hold_back(start, version) && !self.durable.held_back.contains(&index) {
+            self.durable.held_back.push(index);
+        }
+    }
+}
+
+/// Whether two holds of one key in these modes can never be at one time.
+fn excludes(one: Mode, other: Mode) -> bool {
+    !matches!(
+        (one, other),
+        (Mode::Shared, Mode::Shared) | (Mode::Semaphore { .. }, Mode::Semaphore { .. })
+    )
+}
+
+fn believers(sessions: impl Iterator<Item = ((u64, SessionId), Duration)>) -> Vec<Believer> {
+    sessions
+        .map(|((incarnation, session), reach)| Believer {
+            incarnation,
+            session,
+            reach,
+        })
+        .collect()
+}
+
+fn keys_of(request: RequestView<'_>) -> Vec<(Vec<u8>, Mode)> {
+    request
+        .keys()
+        .filter_map(|key| {
+            let holder = key.holders().find(|holder| holder.id() == request.id())?;
+            Some((key.key().flatten().copied().collect(), holder.mode()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
