@@ -1,0 +1,135 @@
+//! The command `lmx-sim`: what was typed, and who carries it out.
+
+mod check;
+mod pick;
+mod report;
+mod run;
+mod wall;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::plan::FaultSet;
+
+/// A deterministic simulator for lock protocols: LMX's, and yours.
+#[derive(Debug, Parser)]
+#[command(name = "lmx-sim", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run seeds until one fails, or the time is over
+    Run(RunArgs),
+    /// Run one seed or plan again and print what happens
+    Replay(ReplayArgs),
+    /// Cut a failing seed or plan down to what makes it fail
+    Minimise(MinimiseArgs),
+    /// List the protocols that can be run
+    Protocols,
+}
+
+#[derive(Debug, Args)]
+struct What {
+    /// The protocol to run (see `lmx-sim protocols`)
+    #[arg(long, short, default_value = "lmx", value_name = "NAME")]
+    protocol: String,
+    /// What goes wrong: `swarm`, `none`, or kinds separated by commas
+    #[arg(long, default_value = "swarm", value_name = "KINDS")]
+    faults: FaultSet,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    what: What,
+    /// Run only this seed
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Run these seeds; the last one is not run. Without it: fresh seeds
+    #[arg(long, value_parser = pick::seeds, value_name = "A..B")]
+    seeds: Option<(u64, u64)>,
+    /// Stop after so much simulated time, such as `2h`
+    #[arg(long, value_parser = pick::duration, value_name = "TIME")]
+    sim_time: Option<Duration>,
+    /// Stop after so much real time, such as `60s` [default: 10s for fresh seeds]
+    #[arg(long, value_parser = pick::duration, value_name = "TIME")]
+    wall: Option<Duration>,
+    /// How many seeds run side by side
+    #[arg(long, short, default_value_t = 1, value_name = "N")]
+    jobs: usize,
+    /// Run every seed twice and compare
+    #[arg(long)]
+    check_determinism: bool,
+    /// Fail unless every rare situation was reached
+    #[arg(long)]
+    require_marks: bool,
+    /// Print the hash of each seed's run, to compare with another machine's
+    #[arg(long)]
+    hashes: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    #[command(flatten)]
+    what: What,
+    /// A seed, or a file with a plan
+    #[arg(value_name = "SEED|PLAN.JSON")]
+    source: String,
+    /// Stop at this simulated time, such as `1.5s`
+    #[arg(long, value_parser = pick::duration, value_name = "TIME")]
+    until: Option<Duration>,
+    /// Wait for Enter after each event
+    #[arg(long)]
+    step: bool,
+    /// Print only so many events before the end
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+struct MinimiseArgs {
+    #[command(flatten)]
+    what: What,
+    /// A seed, or a file with a plan
+    #[arg(value_name = "SEED|PLAN.JSON")]
+    source: String,
+    /// Write the small plan here
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Carries out the command line. Exit status 0: nothing was broken; 1: something was;
+/// 2: the command line was wrong.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Replay(args) => check::replay(&args),
+        Command::Minimise(args) => check::minimise(&args),
+        Command::Protocols => {
+            print!("{}", report::protocols());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|problem| {
+        eprintln!("lmx-sim: {problem}");
+        ExitCode::from(2)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

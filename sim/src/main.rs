@@ -1,0 +1,5 @@
+//! The command `lmx-sim`.
+
+fn main() -> std::process::ExitCode {
+    lmx_sim::cli::main()
+}

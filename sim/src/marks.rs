@@ -1,0 +1,82 @@
+//! Marks: proof that the rare situations were really reached.
+//!
+//! A simulator that never gets into the corners passes everything. Each mark names a
+//! corner; a run in CI that has not reached all of them fails (after Antithesis'
+//! "sometimes assertions").
+
+macro_rules! marks {
+    ($($mark:ident $name:literal,)*) => {
+        /// A rare situation.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Mark {
+            $(#[doc = $name] $mark,)*
+        }
+
+        impl Mark {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$mark,)*];
+
+            /// The situation in words.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$mark => $name,)* }
+            }
+        }
+    };
+}
+
+marks! {
+    PausedWaiting "a process was paused while it waited for a lock",
+    PausedHolding "a process was paused while it held a lock",
+    CrashedWaiting "a process crashed while it waited for a lock",
+    CrashedHolding "a process crashed while it held a lock",
+    ServerCrashed "a server crashed while somebody held or waited",
+    ArrivedDead "something arrived at a dead process",
+    ResetUnderWay "a connection broke with something under way",
+    Stalled "something was stalled and arrived late",
+    LateGrant "a grant arrived after its deadline",
+    LongQueue "five or more waited for one key",
+    StaleWriteRefused "the fenced store refused a stale write",
+}
+
+/// The marks that a run has reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks(u128);
+
+impl Marks {
+    /// `mark` was reached.
+    pub const fn reach(&mut self, mark: Mark) {
+        self.0 |= 1 << mark as u32;
+    }
+
+    /// Whether `mark` was reached.
+    #[must_use]
+    pub const fn has(self, mark: Mark) -> bool {
+        self.0 & (1 << mark as u32) != 0
+    }
+
+    /// What either has reached.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Those of `wanted` that were not reached.
+    pub fn missing(self, wanted: &[Mark]) -> impl Iterator<Item = Mark> {
+        wanted.iter().copied().filter(move |mark| !self.has(*mark))
+    }
+}
+
+/// Notes that a rare situation was reached, if it was.
+macro_rules! sometimes {
+    ($marks:expr, $mark:ident) => {
+        $marks.reach($crate::marks::Mark::$mark)
+    };
+    ($marks:expr, $mark:ident, $reached:expr) => {
+        if $reached {
+            $marks.reach($crate::marks::Mark::$mark);
+        }
+    };
+}
+
+pub(crate) use sometimes;

@@ -1,0 +1,147 @@
+//! Cuts a failing plan down to what makes it fail: delta debugging (Zeller and
+//! Hildebrandt, 2002) over its operations and faults, then over the rest.
+
+use crate::oracle::Property;
+use crate::plan::{Action, Plan, SECOND, When};
+
+/// Makes `plan` as small as it gets while `fails` says that it still fails. Returns the
+/// plan and how many runs it took.
+pub fn minimise(plan: &Plan, mut fails: impl FnMut(&Plan) -> bool) -> (Plan, u32) {
+    let mut runs = 0;
+    let mut check = |plan: &Plan| {
+        runs += 1;
+        fails(plan)
+    };
+    let mut best = plan.clone();
+    loop {
+        let before = best.clone();
+        // Faults first: each one that goes makes every further run cheaper and likelier.
+        best = without(&best, |plan| &mut plan.faults, &mut check);
+        best = without(&best, |plan| &mut plan.ops, &mut check);
+        best = simpler(&best, &mut check);
+        if best == before {
+            break;
+        }
+    }
+    (best, runs)
+}
+
+/// Whether an outcome is the failure that is being minimised: any other is another story.
+#[must_use]
+pub fn same_failure(outcome: &crate::Outcome, property: Property) -> bool {
+    outcome
+        .violation
+        .as_ref()
+        .is_some_and(|violation| violation.property == property)
+}
+
+/// How many other seeds of the keyed draws are tried with a plan that no longer fails.
+const RESEEDS: u64 = 8;
+
+/// Leaves out as many items of a list as possible.
+fn without<T: Clone>(
+    plan: &Plan,
+    list: impl Fn(&mut Plan) -> &mut Vec<T>,
+    fails: &mut impl FnMut(&Plan) -> bool,
+) -> Plan {
+    let mut best = plan.clone();
+    let mut chunk = list(&mut best).len();
+    while chunk > 0 {
+        let mut from = 0;
+        let mut shrunk = false;
+        // From the end, so that what is left out last is what everything else follows.
+        while from < list(&mut best).len() {
+            let mut candidate = best.clone();
+            let items = list(&mut candidate);
+            let to = items.len() - from;
+            let begin = to.saturating_sub(chunk);
+            items.drain(begin..to);
+            // Other delays may do where these no longer do.
+            let reseeds = if chunk <= 2 && to <= 32 { RESEEDS } else { 0 };
+            let seed = candidate.seed;
+            let failing = (0..=reseeds).find(|reseed| {
+                candidate.seed = seed.wrapping_add(*reseed);
+                fails(&candidate)
+            });
+            if failing.is_some() {
+                best = candidate;
+                shrunk = true;
+            } else {
+                from += chunk;
+            }
+        }
+        if !(shrunk && chunk == 1) {
+            chunk /= 2;
+        }
+    }
+    best
+}
+
+/// Simplifies what is left: one thing after the other, kept if it still fails.
+fn simpler(plan: &Plan, fails: &mut impl FnMut(&Plan) -> bool) -> Plan {
+    let mut best = plan.clone();
+    let mut attempt = |best: &mut Plan, change: &dyn Fn(&mut Plan)| {
+        let mut candidate = best.clone();
+        change(&mut candidate);
+        if candidate != *best && fails(&candidate) {
+            *best = candidate;
+        }
+    };
+    attempt(&mut best, &|plan| plan.drifts_ppm.fill(0));
+    attempt(&mut best, &|plan| {
+        plan.network.slow_ppm = 0;
+        plan.network.cut_ppm = 0;
+    });
+    attempt(&mut best, &|plan| {
+        plan.network.delay_ns_max = plan.network.delay_ns_min;
+    });
+    // A fault that strikes at a fixed distance from something no longer needed may as
+    // well strike right at what is.
+    for place in 0..best.faults.len() {
+        let ops: Vec<u32> = best.ops.iter().rev().take(16).map(|op| op.id).collect();
+        for op in ops {
+            if !matches!(best.faults[place].when, When::Granted { after_ns: 0, .. }) {
+                attempt(&mut best, &move |plan| {
+                    let fault = &mut plan.faults[place];
+                    fault.when = When::Granted { op, after_ns: 0 };
+                    fault.lasts_ns = fault.lasts_ns.max(2 * SECOND);
+                    plan.heal_ns = plan
+                        .heal_ns
+                        .max(plan.ops.last().map_or(0, |op| op.at_ns) + 4 * SECOND);
+                });
+            }
+        }
+    }
+    for place in 0..best.ops.len() {
+        if !matches!(best.ops[place].action, Action::Lock(_)) {
+            continue;
+        }
+        let lock = move |plan: &mut Plan, change: &dyn Fn(&mut crate::plan::Lock)| {
+            if let Action::Lock(lock) = &mut plan.ops[place].action {
+                change(lock);
+            }
+        };
+        attempt(&mut best, &move |plan| {
+            lock(plan, &|lock| lock.wants.truncate(1));
+        });
+        attempt(&mut best, &move |plan| {
+            lock(plan, &|lock| lock.cancel_after_ns = None);
+        });
+        attempt(&mut best, &move |plan| {
+            lock(plan, &|lock| lock.convert = None);
+        });
+        attempt(&mut best, &move |plan| {
+            lock(plan, &|lock| {
+                lock.contended = false;
+                lock.owner = 0;
+                lock.lock_delay_ns = 0;
+            });
+        });
+        attempt(&mut best, &move |plan| {
+            lock(plan, &|lock| lock.wait = crate::plan::Wait::Forever);
+        });
+    }
+    let last_client = best.ops.iter().map(|op| op.client + 1).max().unwrap_or(1);
+    attempt(&mut best, &|plan| plan.clients = last_client);
+    best
+}

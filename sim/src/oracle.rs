@@ -1,0 +1,11 @@
+//! The judges: what must hold, stated without a line of the code they judge.
+
+mod fairness;
+mod fence;
+mod holds;
+mod violation;
+
+pub(crate) use fairness::{Waiters, Winner};
+pub(crate) use fence::Fences;
+pub(crate) use holds::{Hold, Holds};
+pub use violation::{Property, Violation};

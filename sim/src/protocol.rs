@@ -1,0 +1,391 @@
+//! Lock protocols as the simulator runs them: yours can be one.
+//!
+//! A protocol is written *sans-IO*: its servers and clients are state machines that
+//! are told what arrived and what time it is, and that say through their [`Context`]
+//! what to send, when to be woken, and what the client's user is to be told. It
+//! declares in its [`Contract`] what it promises, and the simulator tries to catch it
+//! breaking a promise: under the faults that the contract covers, and no others.
+//!
+//! ```
+//! use lmx_sim::protocol::{Client, Context, Contract, Exclusion, Grant, NodeId, Protocol, Request, Server};
+//! use lmx_sim::plan::Plan;
+//!
+//! /// The first who asks gets the lock, for ever.
+//! struct Greedy;
+//! #[derive(Clone, Copy, Debug, Hash)]
+//! enum Message { Ask(u32), Give(u32) }
+//! #[derive(Default)]
+//! struct GreedyServer { taken: bool }
+//! struct GreedyClient;
+//!
+//! impl Server<Message> for GreedyServer {
+//!     type Disk = ();
+//!     fn start(&mut self, _: &mut Context<'_, Message>, _: &mut ()) {}
+//!     fn handle_message(&mut self, cx: &mut Context<'_, Message>, _: &mut (), from: NodeId, message: Message) {
+//!         if let Message::Ask(ticket) = message && !self.taken {
+//!             self.taken = true;
+//!             cx.send(from, Message::Give(ticket));
+//!         }
+//!     }
+//! }
+//!
+//! impl Client<Message> for GreedyClient {
+//!     fn acquire(&mut self, cx: &mut Context<'_, Message>, request: Request) {
+//!         cx.send(0, Message::Ask(request.ticket));
+//!     }
+//!     fn release(&mut self, _: &mut Context<'_, Message>, _: u32) {}
+//!     fn handle_message(&mut self, cx: &mut Context<'_, Message>, _: NodeId, message: Message) {
+//!         if let Message::Give(ticket) = message {
+//!             cx.granted(ticket, Grant::default());
+//!         }
+//!     }
+//! }
+//!
+//! impl Protocol for Greedy {
+//!     type Message = Message;
+//!     type Server = GreedyServer;
+//!     type Client = GreedyClient;
+//!     fn name(&self) -> &str { "greedy" }
+//!     fn about(&self) -> &str { "never gives a lock back" }
+//!     fn contract(&self) -> Contract { Contract::new(Exclusion::Strict) }
+//!     fn server(&self, _: NodeId) -> GreedyServer { GreedyServer::default() }
+//!     fn client(&self, _: NodeId) -> GreedyClient { GreedyClient }
+//! }
+//!
+//! let seed = 1;
+//! let plan = Plan::swarm("greedy", seed, &lmx_sim::protocol::shape(&Greedy));
+//! let outcome = lmx_sim::protocol::run(&Greedy, &plan, &lmx_sim::RunOptions::default());
+//! assert_eq!(outcome.violation.unwrap().property.name(), "liveness");
+//! ```
+
+mod any;
+mod driver;
+
+pub use any::AnyProtocol;
+pub use driver::run;
+
+use std::fmt;
+use std::hash::Hash;
+use std::time::Duration;
+
+pub use crate::plan::fault::NodeId;
+use crate::plan::{FaultKind, FaultSet, Shape};
+use crate::rng::Draws;
+
+/// A lock protocol.
+pub trait Protocol {
+    /// What its nodes say to each other. Hashed into the run's hash.
+    type Message: Clone + fmt::Debug + Hash;
+    /// A server.
+    type Server: Server<Self::Message>;
+    /// A client.
+    type Client: Client<Self::Message>;
+
+    /// Its name on the command line.
+    fn name(&self) -> &str;
+
+    /// What it is, in a line.
+    fn about(&self) -> &str;
+
+    /// What it promises.
+    fn contract(&self) -> Contract;
+
+    /// How many servers it has.
+    fn servers(&self) -> u16 {
+        1
+    }
+
+    /// Whether it knows shared (read) holds.
+    fn shared(&self) -> bool {
+        false
+    }
+
+    /// The lease its clients are asked to take.
+    fn lease(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    /// Whether its clients renew leases: then locks are held for longer than those last.
+    fn renews(&self) -> bool {
+        false
+    }
+
+    /// A server's process, at its first start and after each crash.
+    fn server(&self, id: NodeId) -> Self::Server;
+
+    /// A client's process, at its first start and after each crash.
+    fn client(&self, id: NodeId) -> Self::Client;
+}
+
+/// A server of a protocol.
+pub trait Server<M> {
+    /// What survives a crash. What is written to it is durable at once.
+    type Disk: Default;
+
+    /// The process starts, with what the disk kept.
+    fn start(&mut self, cx: &mut Context<'_, M>, disk: &mut Self::Disk);
+
+    /// A message has arrived.
+    fn handle_message(
+        &mut self,
+        cx: &mut Context<'_, M>,
+        disk: &mut Self::Disk,
+        from: NodeId,
+        message: M,
+    );
+
+    /// The timer set as `timer` is due.
+    fn handle_timer(&mut self, cx: &mut Context<'_, M>, disk: &mut Self::Disk, timer: u64) {
+        let _ = (cx, disk, timer);
+    }
+
+    /// The connection with a peer broke: what was under way is lost.
+    fn handle_reset(&mut self, cx: &mut Context<'_, M>, disk: &mut Self::Disk, peer: NodeId) {
+        let _ = (cx, disk, peer);
+    }
+}
+
+/// A client of a protocol.
+pub trait Client<M> {
+    /// The process starts.
+    fn start(&mut self, cx: &mut Context<'_, M>) {
+        let _ = cx;
+    }
+
+    /// The user wants a lock. [`Context::granted`] or [`Context::refused`] answers.
+    fn acquire(&mut self, cx: &mut Context<'_, M>, request: Request);
+
+    /// The user has finished with a lock it was granted. It does not touch what the
+    /// lock protects from here on.
+    fn release(&mut self, cx: &mut Context<'_, M>, ticket: u32);
+
+    /// A message has arrived.
+    fn handle_message(&mut self, cx: &mut Context<'_, M>, from: NodeId, message: M);
+
+    /// The timer set as `timer` is due.
+    fn handle_timer(&mut self, cx: &mut Context<'_, M>, timer: u64) {
+        let _ = (cx, timer);
+    }
+
+    /// The connection with a peer broke: what was under way is lost.
+    fn handle_reset(&mut self, cx: &mut Context<'_, M>, peer: NodeId) {
+        let _ = (cx, peer);
+    }
+}
+
+/// What a client is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The name under which the client tells of it.
+    pub ticket: u32,
+    /// Which lock.
+    pub key: u32,
+    /// Whether others may share it.
+    pub shared: bool,
+    /// Its time to live.
+    pub lease_ns: u64,
+}
+
+/// What a client got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Until when it may be relied on, on the client's monotonic clock.
+    pub good_until_ns: Option<u64>,
+    /// Its fencing token.
+    pub token: Option<u64>,
+}
+
+/// What a protocol promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contract {
+    /// Who can believe to hold at one time.
+    pub exclusion: Exclusion,
+    /// How often a request that was acknowledged as queued can be overtaken by later
+    /// ones, while nothing is wrong; `None` promises nothing.
+    pub bypass_max: Option<u32>,
+    /// Once everything has healed, every request is answered within this time, and
+    /// that of the holds before it; `None` promises nothing.
+    pub liveness: Option<Duration>,
+}
+
+impl Contract {
+    /// `exclusion`, no order, and liveness within a minute.
+    #[must_use]
+    pub const fn new(exclusion: Exclusion) -> Self {
+        Self {
+            exclusion,
+            bypass_max: None,
+            liveness: Some(Duration::from_mins(1)),
+        }
+    }
+
+    /// The faults under which this must be kept. A promise that depends on clocks
+    /// says nothing about clocks that break their bound.
+    #[must_use]
+    pub const fn faults(&self) -> FaultSet {
+        match self.exclusion {
+            Exclusion::Strict | Exclusion::FencedOnly => FaultSet::ALL,
+            Exclusion::UnderDrift { .. } => FaultSet::ALL
+                .without(FaultKind::Freeze)
+                .without(FaultKind::Step),
+        }
+    }
+}
+
+/// Who can believe to hold at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exclusion {
+    /// From its grant until its release nobody else holds, whatever happens. The user
+    /// looks at the deadline once, before it begins.
+    Strict,
+    /// The same, until the deadline of the grant at most, while no monotonic clock is
+    /// off by more than this.
+    UnderDrift {
+        /// Parts per million.
+        ppm: u32,
+    },
+    /// Several may believe to hold, but their tokens increase in the order of their
+    /// grants, so that a store which refuses smaller tokens takes no stale write.
+    FencedOnly,
+}
+
+impl Exclusion {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "strict exclusion",
+            Self::UnderDrift { .. } => "exclusion under a drift bound",
+            Self::FencedOnly => "fenced only",
+        }
+    }
+}
+
+/// The plans that suit a protocol: its size, and the faults its contract covers.
+#[must_use]
+pub fn shape(protocol: &impl Protocol) -> Shape {
+    let contract = protocol.contract();
+    let lease_ns = u64::try_from(protocol.lease().as_nanos()).unwrap_or(u64::MAX);
+    Shape {
+        servers: protocol.servers(),
+        shared: protocol.shared(),
+        lease_ns,
+        hold_ns_max: if protocol.renews() {
+            3 * lease_ns
+        } else {
+            lease_ns / 4
+        },
+        drift_ppm_max: match contract.exclusion {
+            Exclusion::UnderDrift { ppm } => ppm,
+            _ => 300,
+        },
+        // These are about connections as byte streams, and are the same as others here.
+        faults: contract
+            .faults()
+            .without(FaultKind::SlowReader)
+            .without(FaultKind::Refuse),
+        ops_max: 120,
+    }
+}
+
+/// What a node sees of the world, and how it acts on it.
+#[derive(Debug)]
+pub struct Context<'a, M> {
+    me: NodeId,
+    servers: u16,
+    now_ns: u64,
+    wall_ns: u64,
+    draws: Draws,
+    effects: &'a mut Vec<Effect<M>>,
+}
+
+/// What a node asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect<M> {
+    Send { to: NodeId, message: M },
+    SetTimer { timer: u64, at_ns: u64 },
+    CancelTimer { timer: u64 },
+    Queued { ticket: u32 },
+    Granted { ticket: u32, grant: Grant },
+    Extended { ticket: u32, good_until_ns: u64 },
+    Lost { ticket: u32 },
+    Refused { ticket: u32 },
+}
+
+impl<M> Context<'_, M> {
+    /// This node.
+    #[must_use]
+    pub const fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// The servers.
+    pub fn servers(&self) -> impl Iterator<Item = NodeId> + use<M> {
+        0..self.servers
+    }
+
+    /// The monotonic clock: it drifts, and nothing else while its bound holds. Timers
+    /// run on it.
+    #[must_use]
+    pub const fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// The wall clock, which may jump either way at any time.
+    #[must_use]
+    pub const fn wall_ns(&self) -> u64 {
+        self.wall_ns
+    }
+
+    /// Randomness: the same at every replay. `n` should mean something (a ticket, a
+    /// counter), so that it is the same again in a smaller plan.
+    #[must_use]
+    pub const fn draw(&self, n: u64, bound: u64) -> u64 {
+        self.draws.below(n, bound)
+    }
+
+    /// Sends a message. It arrives once, in order, late, or never.
+    pub fn send(&mut self, to: NodeId, message: M) {
+        self.effects.push(Effect::Send { to, message });
+    }
+
+    /// Wakes this node when its monotonic clock shows `at_ns`; replaces the timer of
+    /// the same name.
+    pub fn set_timer(&mut self, timer: u64, at_ns: u64) {
+        self.effects.push(Effect::SetTimer { timer, at_ns });
+    }
+
+    /// Forgets the timer.
+    pub fn cancel_timer(&mut self, timer: u64) {
+        self.effects.push(Effect::CancelTimer { timer });
+    }
+
+    /// Tells the user that the request waits in a queue. A protocol that promises an
+    /// order is held to it from here on.
+    pub fn queued(&mut self, ticket: u32) {
+        self.effects.push(Effect::Queued { ticket });
+    }
+
+    /// Tells the user that it holds the lock.
+    pub fn granted(&mut self, ticket: u32, grant: Grant) {
+        self.effects.push(Effect::Granted { ticket, grant });
+    }
+
+    /// Tells the user that its hold is good for longer.
+    pub fn extended(&mut self, ticket: u32, good_until_ns: u64) {
+        self.effects.push(Effect::Extended {
+            ticket,
+            good_until_ns,
+        });
+    }
+
+    /// Tells the user that it holds no longer. It stops at once, and releases nothing.
+    pub fn lost(&mut self, ticket: u32) {
+        self.effects.push(Effect::Lost { ticket });
+    }
+
+    /// Tells the user that it does not get the lock.
+    pub fn refused(&mut self, ticket: u32) {
+        self.effects.push(Effect::Refused { ticket });
+    }
+}

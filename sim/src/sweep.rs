@@ -1,0 +1,215 @@
+//! Many seeds, one after the other or side by side, and what came out of them.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use hdrhistogram::Histogram;
+
+use crate::marks::Marks;
+use crate::oracle::{Property, Violation};
+use crate::outcome::{Outcome, RunOptions};
+use crate::plan::{FaultSet, Plan};
+use crate::protocol::AnyProtocol;
+
+/// All protocols that there are, LMX first.
+pub fn protocols() -> impl Iterator<Item = &'static dyn AnyProtocol> {
+    crate::corpus::all()
+}
+
+/// The protocol of that name.
+#[must_use]
+pub fn protocol(name: &str) -> Option<&'static dyn AnyProtocol> {
+    protocols().find(|protocol| protocol.name() == name)
+}
+
+/// Runs a plan. A panic is a violation like any other.
+#[must_use]
+pub fn run_plan(protocol: &dyn AnyProtocol, plan: &Plan, options: &RunOptions) -> Outcome {
+    match catch_unwind(AssertUnwindSafe(|| protocol.run(plan, options))) {
+        Ok(outcome) => outcome,
+        Err(cause) => {
+            let text = cause
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+                .unwrap_or_else(|| "no text".to_owned());
+            Outcome {
+                violation: Some(Violation::new(Property::Panic, 0, text)),
+                ..Outcome::default()
+            }
+        }
+    }
+}
+
+/// Runs a plan written as JSON, as `lmx-sim minimise` prints it.
+///
+/// # Panics
+///
+/// When it is no plan, or its protocol is not known: it stands in a test.
+#[must_use]
+pub fn run_json(json: &str) -> Outcome {
+    let plan = Plan::from_json(json).unwrap_or_else(|error| panic!("this is no plan: {error}"));
+    let protocol = protocol(&plan.protocol)
+        .unwrap_or_else(|| panic!("there is no protocol `{}`", plan.protocol));
+    run_plan(protocol, &plan, &RunOptions::default())
+}
+
+/// What many runs add up to.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Events of the world.
+    pub events: u64,
+    /// Requests.
+    pub asked: u64,
+    /// Grants.
+    pub granted: u64,
+    /// True time that passed in all worlds, in nanoseconds.
+    pub simulated_ns: u64,
+    /// Rare situations that were reached.
+    pub marks: Marks,
+    /// Kinds of faults that struck.
+    pub struck: FaultSet,
+    /// How long was waited, in microseconds, by key.
+    pub waits_us: BTreeMap<u32, Histogram<u64>>,
+    /// The failure of the smallest seed.
+    pub failure: Option<(u64, Violation)>,
+}
+
+impl Totals {
+    fn add(&mut self, seed: u64, outcome: Outcome) {
+        self.seeds += 1;
+        self.events += outcome.events;
+        self.asked += outcome.asked;
+        self.granted += outcome.granted;
+        self.simulated_ns += outcome.simulated_ns;
+        self.marks = self.marks.or(outcome.marks);
+        self.struck = self.struck.or(outcome.struck);
+        for (key, wait_ns) in outcome.waits_ns {
+            let histogram = self
+                .waits_us
+                .entry(key)
+                .or_insert_with(|| Histogram::new(3).expect("3 is a number of digits"));
+            histogram.saturating_record(wait_ns / 1_000);
+        }
+        if let Some(violation) = outcome.violation
+            && self.failure.as_ref().is_none_or(|(other, _)| seed < *other)
+        {
+            self.failure = Some((seed, violation));
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.events += other.events;
+        self.asked += other.asked;
+        self.granted += other.granted;
+        self.simulated_ns += other.simulated_ns;
+        self.marks = self.marks.or(other.marks);
+        self.struck = self.struck.or(other.struck);
+        for (key, histogram) in other.waits_us {
+            match self.waits_us.entry(key) {
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(histogram);
+                }
+                std::collections::btree_map::Entry::Occupied(mut entry) => {
+                    entry.get_mut().add(histogram).expect("of one kind");
+                }
+            }
+        }
+        if let Some((seed, violation)) = other.failure
+            && self.failure.as_ref().is_none_or(|(other, _)| seed < *other)
+        {
+            self.failure = Some((seed, violation));
+        }
+    }
+}
+
+/// What is run.
+#[derive(Clone, Copy)]
+pub struct Sweep<'a> {
+    /// Which protocol.
+    pub protocol: &'a dyn AnyProtocol,
+    /// Nothing else goes wrong.
+    pub faults: FaultSet,
+    /// The first seed.
+    pub first: u64,
+    /// One more than the last seed.
+    pub end: u64,
+    /// How many run side by side.
+    pub jobs: usize,
+    /// Each seed is run twice, and the hashes are compared.
+    pub check_determinism: bool,
+}
+
+impl std::fmt::Debug for Sweep<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sweep")
+            .field("protocol", &self.protocol.name())
+            .field("first", &self.first)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sweep<'_> {
+    /// Runs seeds until the last one, a failure, or until `go_on` (called between seeds
+    /// with the counts so far: seeds, events, simulated nanoseconds) says no.
+    pub fn run(&self, go_on: impl Fn(u64, u64, u64) -> bool + Sync) -> Totals {
+        let next = AtomicU64::new(self.first);
+        let stop = AtomicBool::new(false);
+        let (seeds, events, simulated_ns) =
+            (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let totals = Mutex::new(Totals::default());
+        let work = || {
+            let mut mine = Totals::default();
+            while !stop.load(Ordering::Relaxed) {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= self.end {
+                    break;
+                }
+                let outcome = self.run_seed(seed);
+                events.fetch_add(outcome.events, Ordering::Relaxed);
+                simulated_ns.fetch_add(outcome.simulated_ns, Ordering::Relaxed);
+                let done = seeds.fetch_add(1, Ordering::Relaxed) + 1;
+                let failed = outcome.violation.is_some();
+                mine.add(seed, outcome);
+                let wanted = go_on(
+                    done,
+                    events.load(Ordering::Relaxed),
+                    simulated_ns.load(Ordering::Relaxed),
+                );
+                if failed || !wanted {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+            totals.lock().expect("no other thread panicked").merge(mine);
+        };
+        if self.jobs <= 1 {
+            work();
+        } else {
+            std::thread::scope(|scope| {
+                for _ in 0..self.jobs {
+                    scope.spawn(work);
+                }
+            });
+        }
+        totals.into_inner().expect("no thread panicked")
+    }
+
+    fn run_seed(&self, seed: u64) -> Outcome {
+        let plan = self.protocol.plan(seed, self.faults);
+        let mut outcome = run_plan(self.protocol, &plan, &RunOptions::default());
+        if self.check_determinism && outcome.violation.is_none() {
+            let again = run_plan(self.protocol, &plan, &RunOptions::default());
+            if again.hash != outcome.hash {
+                let detail = format!("hashes {:016x} and {:016x}", outcome.hash, again.hash);
+                outcome.violation = Some(Violation::new(Property::Determinism, 0, detail));
+            }
+        }
+        outcome
+    }
+}

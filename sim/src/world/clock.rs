@@ -1,0 +1,137 @@
+//! A machine's clocks: monotonic, with drift, freezes and steps; and wall, which
+//! jumps besides.
+
+/// The clocks of one machine, as functions of true time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Clock {
+    since_ns: u64,
+    local_ns: u64,
+    /// `None` while it stands still.
+    rate_ppm: Option<i32>,
+    wall_offset_ns: i64,
+}
+
+impl Clock {
+    /// Shows `epoch_ns` at true time zero and runs `rate_ppm` too fast.
+    pub(crate) const fn new(epoch_ns: u64, rate_ppm: i32) -> Self {
+        Self {
+            since_ns: 0,
+            local_ns: epoch_ns,
+            rate_ppm: Some(rate_ppm),
+            // Far from zero, so that jumps back do not end there.
+            wall_offset_ns: 1 << 60,
+        }
+    }
+
+    /// The monotonic clock at true time `true_ns`.
+    pub(crate) const fn local_ns(&self, true_ns: u64) -> u64 {
+        let passed = true_ns - self.since_ns;
+        match self.rate_ppm {
+            None => self.local_ns,
+            Some(0) => self.local_ns + passed,
+            Some(ppm) => {
+                let (millions, rest) = (
+                    (passed / 1_000_000).cast_signed(),
+                    (passed % 1_000_000).cast_signed(),
+                );
+                let extra = millions * ppm as i64 + rest * ppm as i64 / 1_000_000;
+                (self.local_ns + passed).wrapping_add_signed(extra)
+            }
+        }
+    }
+
+    /// The wall clock at true time `true_ns`.
+    pub(crate) const fn wall_ns(&self, true_ns: u64) -> u64 {
+        self.local_ns(true_ns)
+            .wrapping_add_signed(self.wall_offset_ns)
+    }
+
+    /// The first true time, from `now_ns` on, at which the monotonic clock shows
+    /// `local_ns` or more; `None` if it stands still and never does.
+    pub(crate) fn true_ns(&self, now_ns: u64, local_ns: u64) -> Option<u64> {
+        if self.local_ns(now_ns) >= local_ns {
+            return Some(now_ns);
+        }
+        let ppm = self.rate_ppm?;
+        let ahead = local_ns - self.local_ns;
+        if ppm == 0 {
+            return Some(self.since_ns.saturating_add(ahead));
+        }
+        let rate = u128::from((1_000_000_i64 + i64::from(ppm)).unsigned_abs());
+        let passed = u128::from(ahead) * 1_000_000 / rate;
+        let mut at_ns = self
+            .since_ns
+            .saturating_add(u64::try_from(passed).unwrap_or(u64::MAX / 2))
+            .saturating_sub(2)
+            .max(now_ns);
+        // The division above and the one in `local_ns` round differently by a little.
+        while self.local_ns(at_ns) < local_ns {
+            at_ns += 1;
+        }
+        Some(at_ns)
+    }
+
+    pub(crate) const fn change_rate(&mut self, now_ns: u64, rate_ppm: i32) {
+        self.rebase(now_ns);
+        self.rate_ppm = Some(rate_ppm);
+    }
+
+    pub(crate) const fn freeze(&mut self, now_ns: u64) {
+        self.rebase(now_ns);
+        self.rate_ppm = None;
+    }
+
+    pub(crate) const fn step(&mut self, now_ns: u64, by_ns: u64) {
+        self.rebase(now_ns);
+        self.local_ns += by_ns;
+    }
+
+    pub(crate) const fn jump_wall(&mut self, by_ns: i64) {
+        self.wall_offset_ns += by_ns;
+    }
+
+    const fn rebase(&mut self, now_ns: u64) {
+        self.local_ns = self.local_ns(now_ns);
+        self.since_ns = now_ns;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inverse_is_the_first_instant_that_shows_the_time() {
+        for ppm in [0, 1, -1, 300, -300, 100_000, -100_000] {
+            let mut clock = Clock::new(5_000_000_007, 0);
+            clock.change_rate(1_234_567, ppm);
+            for ahead in [1, 2, 999, 1_000_000, 1_000_001, 7_654_321_987] {
+                let local = 5_000_000_007 + 1_234_567 + ahead;
+                let at = clock.true_ns(1_234_567, local).unwrap();
+                assert!(clock.local_ns(at) >= local, "{ppm} {ahead}");
+                assert!(clock.local_ns(at - 1) < local, "{ppm} {ahead}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frozen_clock_stands_still_and_a_step_leaps() {
+        let mut clock = Clock::new(100, 0);
+        clock.freeze(50);
+        assert_eq!((clock.local_ns(50), clock.local_ns(90)), (150, 150));
+        assert_eq!(clock.true_ns(60, 151), None);
+        assert_eq!(clock.true_ns(60, 150), Some(60));
+        clock.change_rate(90, 0);
+        clock.step(95, 1_000);
+        assert_eq!(clock.local_ns(100), 1_160);
+    }
+
+    #[test]
+    fn only_the_wall_clock_jumps() {
+        let mut clock = Clock::new(100, 0);
+        let before = clock.wall_ns(10);
+        clock.jump_wall(-40);
+        assert_eq!(clock.wall_ns(10), before - 40);
+        assert_eq!(clock.local_ns(10), 110);
+    }
+}
