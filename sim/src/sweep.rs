@@ -56,6 +56,9 @@ pub fn run_json(json: &str) -> Outcome {
     run_plan(protocol, &plan, &RunOptions::default())
 }
 
+/// Longer waits count as so long: an hour.
+const WAIT_US_MAX: u64 = 3_600_000_000;
+
 /// What many runs add up to.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
@@ -89,10 +92,9 @@ impl Totals {
         self.marks = self.marks.or(outcome.marks);
         self.struck = self.struck.or(outcome.struck);
         for (key, wait_ns) in outcome.waits_ns {
-            let histogram = self
-                .waits_us
-                .entry(key)
-                .or_insert_with(|| Histogram::new(3).expect("3 is a number of digits"));
+            let histogram = self.waits_us.entry(key).or_insert_with(|| {
+                Histogram::new_with_bounds(1, WAIT_US_MAX, 3).expect("sound bounds")
+            });
             histogram.saturating_record(wait_ns / 1_000);
         }
         if let Some(violation) = outcome.violation
