@@ -14,6 +14,7 @@ mod hub;
 mod links;
 mod socket;
 mod stream;
+mod writer;
 
 pub use config::default_config;
 
@@ -22,10 +23,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lmx_core::broker::{BrokerConfig, ConfigError, ConnectError};
+use lmx_core::broker::{
+    Broker as Machine, BrokerConfig, ConfigError, ConnectError, Durability, Record,
+};
 use smol::io::{AsyncRead, AsyncWrite};
 
+use crate::clock;
 use crate::net::{self, Address, Endpoint, ListenError, UnixListening};
+use crate::state::{StateError, StateFile, StatePlace};
 use hub::Hub;
 
 /// Why a broker did not start.
@@ -41,6 +46,9 @@ pub enum BindError {
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// It has no state file.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The system has no thread, poller or randomness for it.
     #[error("cannot start the broker: {0}")]
     System(#[from] io::Error),
@@ -53,6 +61,9 @@ pub enum BrokerError {
     /// The readiness loop failed.
     #[error("the broker's readiness loop failed: {0}")]
     Poll(Arc<io::Error>),
+    /// The last state could not be written.
+    #[error("the broker's last state could not be written; its log says why")]
+    StateNotWritten,
     /// A bug.
     #[error("the broker's thread panicked; its log says where")]
     Panicked,
@@ -132,6 +143,7 @@ pub struct BrokerBuilder {
     inherited: Vec<TcpListener>,
     unix_mode: u32,
     allow_public: bool,
+    state: StatePlace,
     config: BrokerConfig,
 }
 
@@ -142,6 +154,7 @@ impl Default for BrokerBuilder {
             inherited: Vec::new(),
             unix_mode: 0o600,
             allow_public: false,
+            state: StatePlace::Default,
             config: default_config(),
         }
     }
@@ -187,6 +200,14 @@ impl BrokerBuilder {
     #[must_use]
     pub fn allow_public(mut self, allow: bool) -> Self {
         self.allow_public = allow;
+        self
+    }
+
+    /// Where it keeps what it must remember across restarts; [`StatePlace::Default`]
+    /// unless told otherwise.
+    #[must_use]
+    pub fn state(mut self, place: StatePlace) -> Self {
+        self.state = place;
         self
     }
 
@@ -239,8 +260,64 @@ impl BrokerBuilder {
 
         let mut config = self.config.clone();
         config::draw_seeds(&mut config)?;
-        let hub = drive::start(config, tcp, unix)?;
+        let mut state = self.open_state(&addresses)?;
+        if let Some((_, before)) = &mut state {
+            config.durability = Durability::Durable(before.take());
+        }
+        let now = clock::now();
+        let mut machine = Machine::new(now, config)?;
+        if let Some((file, _)) = &mut state
+            && let Some(record) = machine.poll_record()
+        {
+            // Before anybody is served: a state that cannot be written is told at once,
+            // and this run of the broker can be told from every other.
+            file.save(&record)?;
+            machine.handle_durable(now);
+        }
+        if let Some(until) = machine.grace_until() {
+            tracing::info!(
+                grace = ?until.saturating_duration_since(now),
+                sessions = machine.outstanding_sessions(),
+                "after a restart: until all that may still hold have reclaimed, but no longer \
+                 than this, nothing else is granted"
+            );
+        }
+        let hub = drive::start(machine, tcp, unix, state.map(|(file, _)| file))?;
         Ok(Broker { hub, addresses })
+    }
+
+    fn open_state(
+        &self,
+        addresses: &[Address],
+    ) -> Result<Option<(StateFile, Option<Record>)>, StateError> {
+        // An address that the kernel chose is no name to find a state under again.
+        let is_chosen = |address: &&Address| {
+            match address {
+            Address::Unix(_) => true,
+            Address::Tcp(address) => self
+                .endpoints
+                .iter()
+                .all(|endpoint| !matches!(endpoint, Endpoint::Tcp { port: 0, .. }))
+                || self.endpoints.iter().any(
+                    |endpoint| matches!(endpoint, Endpoint::Tcp { port, .. } if *port == address.port()),
+                ),
+        }
+        };
+        let chosen = addresses.iter().find(is_chosen);
+        if self.state == StatePlace::Ephemeral
+            || (self.state == StatePlace::Default && chosen.is_none())
+        {
+            tracing::warn!(
+                "no state is kept: after a restart fencing tokens begin anew, and locks that \
+                 clients still believe in can be granted to others"
+            );
+            return Ok(None);
+        }
+        let Some(directory) = self.state.directory()? else {
+            return Ok(None);
+        };
+        let address = chosen.unwrap_or(&addresses[0]);
+        StateFile::open(&directory, address).map(Some)
     }
 
     fn listen_all(&self) -> Result<(Vec<TcpListener>, Vec<UnixListening>), BindError> {

@@ -12,11 +12,17 @@ use disk::RealDisk;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lmx_core::broker::{Record, RecordError};
 
+use crate::clock::Alarm;
 use crate::net::{Address, PathLock};
 
+/// Tries to get a state file that another broker has.
+const LOCK_TRIES: u32 = 100;
+/// Pause between them.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Longest name of a state file that is readable; longer ones are hashed.
 const NAME_BYTES_MAX: usize = 120;
 
@@ -125,9 +131,18 @@ impl StateFile {
         make_directory(directory).map_err(unwritable)?;
         let mut lock_path = path.clone();
         lock_path.set_extension("lock");
-        let lock = PathLock::claim(&lock_path)
-            .map_err(unwritable)?
-            .ok_or_else(|| StateError::InUse { path: path.clone() })?;
+        let mut tries = 0;
+        let lock = loop {
+            if let Some(lock) = PathLock::claim(&lock_path).map_err(unwritable)? {
+                break lock;
+            }
+            // A predecessor that was told to stop may still be writing.
+            tries += 1;
+            if tries == LOCK_TRIES {
+                return Err(StateError::InUse { path });
+            }
+            smol::block_on(Alarm::after(LOCK_PAUSE));
+        };
         let file = Self {
             disk: RealDisk,
             path,

@@ -16,6 +16,10 @@ pub(super) fn draw_seeds(config: &mut BrokerConfig) -> io::Result<()> {
     let mut hash_seed = [0; 16];
     getrandom::fill(&mut hash_seed).map_err(io::Error::other)?;
     getrandom::fill(&mut config.secret_seed).map_err(io::Error::other)?;
+    // A run that remembers nothing must not be taken for another one.
+    let mut incarnation = [0; 4];
+    getrandom::fill(&mut incarnation).map_err(io::Error::other)?;
+    config.incarnation = u64::from(u32::from_le_bytes(incarnation)) + 1;
     let [low, high] = &mut config.table.hash_seed;
     (*low, *high) = halves(hash_seed);
     Ok(())

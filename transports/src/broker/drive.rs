@@ -11,18 +11,20 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use lmx_core::Instant;
-use lmx_core::broker::BrokerConfig;
+use lmx_core::broker::Broker as Machine;
 use mio::{Events, Poll, Token, Waker};
 
 use super::BrokerError;
 use super::hub::{Hub, State};
 use super::socket::Listener;
+use super::writer;
 use crate::clock;
 use crate::net::{UnixClaim, UnixListening};
+use crate::state::StateFile;
 
 /// Sockets looked at in one round.
 const EVENTS_MAX: usize = 256;
@@ -34,6 +36,8 @@ const ACCEPT_MAX: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long peers have to read the broker's last words.
 const STOP_MAX: Duration = Duration::from_secs(1);
+/// How long the disk then has to take the last record.
+const STOP_WRITE_MAX: Duration = Duration::from_secs(5);
 
 const WAKE: Token = Token(usize::MAX);
 /// Listeners count down from here, sockets up from zero.
@@ -41,9 +45,10 @@ const LISTENERS: usize = usize::MAX - 1;
 
 /// Starts the loop's thread.
 pub(super) fn start(
-    config: BrokerConfig,
+    machine: Machine,
     tcp: Vec<TcpListener>,
     unix: Vec<UnixListening>,
+    state: Option<StateFile>,
 ) -> io::Result<Arc<Hub>> {
     let poll = Poll::new()?;
     let mut listeners = Vec::new();
@@ -66,17 +71,23 @@ pub(super) fn start(
         })
         .collect();
     let (ending, ended) = async_channel::bounded(1);
+    let (records, to_write) = async_channel::bounded(1);
     let hub = Arc::new(Hub::new(
-        config,
+        machine,
         poll.registry().try_clone()?,
         Waker::new(poll.registry(), WAKE)?,
+        state.is_some().then_some(records),
         ended,
     ));
+    let writer = state
+        .map(|file| writer::start(Arc::clone(&hub), file, to_write))
+        .transpose()?;
     let drive = Drive {
         hub: Arc::clone(&hub),
         poll,
         listeners,
         claims,
+        writer,
         paused_until: None,
         buffer: vec![0; READ_BYTES_MAX].into_boxed_slice(),
         _ending: ending,
@@ -92,6 +103,7 @@ struct Drive {
     poll: Poll,
     listeners: Vec<Accepting>,
     claims: Vec<UnixClaim>,
+    writer: Option<JoinHandle<()>>,
     /// Set while the process is out of descriptors.
     paused_until: Option<Instant>,
     buffer: Box<[u8]>,
@@ -114,12 +126,16 @@ impl Drive {
         let hub = Arc::clone(&self.hub);
         hub.lock().cut(clock::now());
         hub.set_result(result);
+        if let Some(writer) = self.writer.take() {
+            // Whoever waits for the end may count on the state file being free.
+            let _ = writer.join();
+        }
     }
 
     fn serve(&mut self) -> Result<(), BrokerError> {
         let hub = Arc::clone(&self.hub);
         let mut events = Events::with_capacity(EVENTS_MAX);
-        let mut stop_at = None;
+        let (mut stop_at, mut stop_at_latest) = (None, None);
         loop {
             let timeout = {
                 let mut state = hub.lock();
@@ -134,10 +150,20 @@ impl Drive {
                     state.machine.stop(now);
                     state.settle(now);
                 }
-                if stop_at.is_some_and(|at| at <= now || state.is_quiet()) {
-                    return Ok(());
+                if let Some(at) = stop_at {
+                    let is_durable = state.machine.is_durable();
+                    if is_durable && (at <= now || state.is_quiet()) {
+                        return Ok(());
+                    }
+                    if at + STOP_WRITE_MAX <= now {
+                        return Err(BrokerError::StateNotWritten);
+                    }
+                    if at <= now {
+                        stop_at_latest = Some(at + STOP_WRITE_MAX);
+                    }
                 }
-                state.sleep(now, self.paused_until.or(stop_at))
+                let wake_at = stop_at_latest.or(stop_at).or(self.paused_until);
+                state.sleep(now, wake_at)
             };
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use lmx_core::Instant;
-use lmx_core::broker::{Broker as Machine, BrokerConfig, ConnectError, ConnectionId};
+use lmx_core::broker::{Broker as Machine, ConnectError, ConnectionId, Record};
 use mio::{Interest, Registry, Token, Waker};
 use slab::Slab;
 
@@ -38,15 +38,16 @@ pub(super) struct Hub {
 
 impl Hub {
     pub(super) fn new(
-        config: BrokerConfig,
+        machine: Machine,
         registry: Registry,
         waker: Waker,
+        records: Option<async_channel::Sender<Record>>,
         ended: async_channel::Receiver<()>,
     ) -> Self {
         Self {
             state: Mutex::new(State {
-                machine: Machine::new(clock::now(), config)
-                    .expect("the limits were checked before listening"),
+                machine,
+                records,
                 links: Links::default(),
                 sockets: Slab::new(),
                 registry,
@@ -160,6 +161,8 @@ pub(super) enum Appetite {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) machine: Machine,
+    /// To the thread that makes records durable, if the broker keeps any.
+    records: Option<async_channel::Sender<Record>>,
     links: Links,
     sockets: Slab<SocketLink>,
     registry: Registry,
@@ -334,6 +337,12 @@ impl State {
                 None => {}
             }
         }
+        if let Some(records) = &self.records
+            && let Some(record) = self.machine.poll_record()
+        {
+            // There is room: the machine gives the next one when this one is durable.
+            let _ = records.try_send(record);
+        }
     }
 
     fn flush(&mut self, now: Instant, slot: usize) {
@@ -471,8 +480,9 @@ impl State {
         self.links.is_empty() && self.sockets.is_empty()
     }
 
-    /// Cuts what is left.
+    /// Cuts what is left, and lets the state file go.
     pub(super) fn cut(&mut self, now: Instant) {
+        self.records = None;
         let slots: Vec<usize> = self.sockets.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             if self.sockets.contains(slot) {

@@ -8,7 +8,7 @@ fn a_program_that_ends_is_reported_with_its_words() {
     program.args(["-c", "echo no luck; exit 3"]);
     let error = smol::block_on(launch_detached(endpoint, program)).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("no luck") && text.contains("3"), "{text}");
+    assert!(text.contains("no luck") && text.contains('3'), "{text}");
 }
 
 #[test]
