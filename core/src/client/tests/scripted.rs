@@ -1,0 +1,1 @@
+//! A broker whose every word is written down.
