@@ -362,46 +362,52 @@ impl Broker {
 
     /// Takes what the lock table and the dialect have to tell to the connections.
     fn pump(&mut self, now: Instant) {
-        while let Some(session) = self.table.poll_session() {
-            if self.sessions.get(session).is_some() {
+        loop {
+            while let Some(session) = self.table.poll_session() {
                 self.tell_events(now, session);
-            } else {
-                while let Some(event) = self.table.poll_event(session) {
-                    self.dialect
-                        .handle_event(now, session, event, &mut self.table);
-                }
+            }
+            // Closing a connection ends what it held, which others may be told of.
+            if !self.collect_lines(now) {
+                break;
             }
         }
-        self.collect_lines(now);
         self.guard(now);
     }
 
-    /// Sends a native session's events, as many as its connection has room for.
+    /// Tells a session's events, as many as its connection has room for; the others wait
+    /// with the session, where they need no room.
     fn tell_events(&mut self, now: Instant, id: SessionId) {
-        let Some(index) = self
-            .sessions
-            .get(id)
-            .and_then(|session| session.connection)
-            .and_then(|connection| self.connections.index(connection))
-        else {
-            return;
-        };
+        let is_native = self.sessions.get(id).is_some();
         loop {
-            if !self.has_room(index) {
-                self.connections[index].owes_events = true;
+            let connection = match self.sessions.get(id) {
+                Some(session) => session.connection,
+                None => self.dialect.connection_of(id),
+            };
+            let index = connection.and_then(|connection| self.connections.index(connection));
+            if let Some(index) = index
+                && !self.has_room(index)
+            {
+                self.connections[index].owing = Some(id);
                 return;
             }
             let Some(event) = self.table.poll_event(id) else {
-                self.connections[index].owes_events = false;
                 return;
             };
-            self.tell(now, index, &answer_to(event));
+            if !is_native {
+                self.dialect.handle_event(now, id, event, &mut self.table);
+                self.collect_lines(now);
+            } else if let Some(index) = index {
+                self.tell(now, index, &answer_to(event));
+            }
         }
     }
 
-    /// Takes the dialect's replies to the connections that they are for.
-    fn collect_lines(&mut self, now: Instant) {
+    /// Takes the dialect's replies to the connections that they are for; whether there
+    /// were any.
+    fn collect_lines(&mut self, now: Instant) -> bool {
+        let mut were_any = false;
         while let Some((id, output)) = self.dialect.poll_output() {
+            were_any = true;
             let Some(index) = self.connections.index(id) else {
                 continue;
             };
@@ -414,20 +420,17 @@ impl Broker {
                         .write(now, index, |output| output.extend_from_slice(bytes));
                     let bytes_max = self.config.output_bytes_max;
                     if self.connections[index].output.len() > 2 * bytes_max as usize {
-                        self.fault(
-                            now,
-                            index,
-                            FaultKind::SlowReader,
-                            format_args!(
-                                "more than twice output_bytes_max ({bytes_max}) is queued for \
-                                 this connection; read replies as they come"
-                            ),
+                        let text = format_args!(
+                            "more than twice output_bytes_max ({bytes_max}) is queued for this \
+                             connection; read replies as they come"
                         );
+                        self.fault(now, index, FaultKind::SlowReader, text);
                     }
                 }
                 live_mutex::Output::Close => self.close(now, index),
             }
         }
+        were_any
     }
 
     /// Sends what nobody asked for at this moment.
@@ -446,7 +449,7 @@ impl Broker {
     fn resume_output(&mut self, now: Instant, index: u32) {
         let connection = &self.connections[index];
         let waits =
-            connection.owes_events || !connection.backlog.is_empty() || !self.has_room(index);
+            connection.owing.is_some() || !connection.backlog.is_empty() || !self.has_room(index);
         if connection.is_closing() || !waits {
             return;
         }
@@ -459,9 +462,7 @@ impl Broker {
             return;
         }
         self.connections.enqueue(Queue::Ready, index, now);
-        if self.connections[index].owes_events
-            && let Some(session) = self.connections[index].session
-        {
+        if let Some(session) = self.connections[index].owing.take() {
             self.tell_events(now, session);
         }
         self.take_input(now, index, &[]);
@@ -530,14 +531,18 @@ impl Broker {
             );
             self.fault(now, index, FaultKind::Idle, text);
         }
-        while let Some(index) = self.first_due(now, Queue::Heard, idle_max) {
-            let text =
-                format_args!("no complete message came for {idle_max:?}; ping at a third of that");
-            self.fault(now, index, FaultKind::Idle, text);
-        }
+        // Before the next: who does not read is not read from, and so is silent, too.
         while let Some(index) = self.first_due(now, Queue::Stalled, idle_max) {
             let text = format_args!("nothing of what was sent was read for {idle_max:?}");
             self.fault(now, index, FaultKind::SlowReader, text);
+        }
+        while let Some(index) = self.first_due(now, Queue::Heard, idle_max) {
+            let text = if self.connections[index].speaks_lines {
+                format_args!("a line was begun and not finished within {idle_max:?}")
+            } else {
+                format_args!("no complete request came for {idle_max:?}; ping at a third of that")
+            };
+            self.fault(now, index, FaultKind::Idle, text);
         }
     }
 

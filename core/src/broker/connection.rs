@@ -29,8 +29,8 @@ pub(super) struct Connection {
     pub(super) told: u32,
     /// Of these, how many the client has confirmed.
     pub(super) seen: u32,
-    /// The session has events that the output had no room for.
-    pub(super) owes_events: bool,
+    /// The session that has events for which the output had no room.
+    pub(super) owing: Option<SessionId>,
 }
 
 impl Connection {
@@ -46,7 +46,7 @@ impl Connection {
             session: None,
             told: 0,
             seen: 0,
-            owes_events: false,
+            owing: None,
         }
     }
 

@@ -96,6 +96,12 @@ impl LiveMutex {
         self.sessions.contains_key(&session) || self.write_keys.is_session(session)
     }
 
+    /// The connection that a session of this protocol belongs to.
+    #[must_use]
+    pub fn connection_of(&self, session: SessionId) -> Option<ConnectionId> {
+        self.sessions.get(&session).copied()
+    }
+
     /// A line has arrived, without its newline.
     pub fn handle_line(
         &mut self,

@@ -40,7 +40,9 @@ pub enum FrameError {
     #[error("the frame's body is not a message of this protocol: {0}")]
     Body(postcard::Error),
     /// The body goes on after its message.
-    #[error("the frame's body has {bytes} bytes more than its message; send one per frame")]
+    #[error(
+        "the frame's body goes on after its message (bytes: {bytes}); send one message per frame"
+    )]
     Trailing {
         /// How many bytes too many.
         bytes: usize,

@@ -1,0 +1,289 @@
+//! What scripts are too small for: crowds, bursts and limits on buffers.
+
+use std::time::Duration;
+
+use lmx_core::broker::{BrokerConfig, ConnectError};
+use lmx_core::wire::{AcquireFields, Answer, Command, Reply, SeqBuf, WantFields, frame};
+use lmx_core::{Mode, Wait};
+
+use crate::peer::{World, request_id};
+
+const WINDOW: Duration = Duration::from_secs(4);
+
+fn ask(world: &mut World, peer: &str, id: u128, key: &[u8], mode: Mode) {
+    let bytes = ask_frame(world, peer, id, key, mode);
+    world.write(peer, &bytes);
+}
+
+fn ask_frame(world: &mut World, peer: &str, id: u128, key: &[u8], mode: Mode) -> Vec<u8> {
+    let mut buffer = [0; 64];
+    let mut wants = SeqBuf::new(&mut buffer);
+    assert!(wants.push(&WantFields { key, mode }));
+    let fields = AcquireFields {
+        id: request_id(id),
+        wants: wants.finish(),
+        lease: None,
+        wait: Wait::Forever,
+        keep: false,
+        notify_contended: false,
+        label: b"",
+        owner: None,
+        lock_delay: Duration::ZERO,
+    };
+    world.frame(peer, Command::Acquire(fields))
+}
+
+/// The grants that a peer has been told of, as (request, token).
+fn grants(world: &mut World, peer: &str) -> Vec<(u128, u64)> {
+    let mut grants = Vec::new();
+    world.read(peer, |reply| {
+        if let Answer::Granted { id, grant } = reply.body {
+            grants.push((id.as_u128(), grant.token.as_u64()));
+        }
+    });
+    grants
+}
+
+#[test]
+fn ten_thousand_shared_waiters_are_granted_in_order_and_the_slowest_delays_nobody() {
+    const PEERS: u128 = 100;
+    const EACH: u128 = 100;
+    let config = BrokerConfig {
+        frame_bytes_max: 2048,
+        output_bytes_max: 2100,
+        ..BrokerConfig::default()
+    };
+    let output_bytes_max = config.output_bytes_max as usize;
+    let mut world = World::new(config);
+    world.join("writer", WINDOW);
+    ask(&mut world, "writer", 1, b"k", Mode::Exclusive);
+    let names: Vec<_> = (0..PEERS).map(|peer| format!("reader{peer:02}")).collect();
+    for name in &names {
+        world.join(name, WINDOW);
+    }
+    // Interleaved, so that the order of arrival goes across sessions.
+    for round in 0..EACH {
+        for (peer, name) in (0..PEERS).zip(&names) {
+            let id = 100 + round * PEERS + peer;
+            let bytes = ask_frame(&mut world, name, id, b"k", Mode::Shared);
+            let connection = world.peers[name].id.unwrap();
+            world.broker.handle_input(world.now, connection, &bytes);
+        }
+    }
+    world.settle();
+    for name in &names {
+        assert_eq!(grants(&mut world, name), []);
+    }
+    let slow = &names[13];
+    world.peers.get_mut(slow).unwrap().is_deaf = true;
+
+    world.send("writer", Command::Release { id: request_id(1) });
+
+    let mut all = Vec::new();
+    for name in names.iter().filter(|&name| name != slow) {
+        let got = grants(&mut world, name);
+        assert_eq!(got.len(), EACH as usize, "{name} is not delayed");
+        all.extend(got);
+    }
+    let connection = world.peers[slow].id.unwrap();
+    let queued = world.broker.output(connection).len();
+    assert!(queued <= output_bytes_max + 64, "{queued} bytes are queued");
+    world.listen(slow);
+    let got = grants(&mut world, slow);
+    assert_eq!(got.len(), EACH as usize, "nothing is lost for it either");
+    all.extend(got);
+    all.sort_unstable();
+    assert_eq!(all.len(), (PEERS * EACH) as usize);
+    assert!(
+        all.is_sorted_by_key(|&(_, token)| token),
+        "tokens rise in the order of arrival"
+    );
+}
+
+#[test]
+fn what_was_not_confirmed_is_told_again_and_the_rest_is_not() {
+    let mut world = World::new(BrokerConfig::default());
+    world.join("holder", WINDOW);
+    world.join("waiter", WINDOW);
+    for id in 0..50 {
+        ask(
+            &mut world,
+            "holder",
+            id,
+            format!("k{id}").as_bytes(),
+            Mode::Exclusive,
+        );
+        ask(
+            &mut world,
+            "waiter",
+            100 + id,
+            format!("k{id}").as_bytes(),
+            Mode::Exclusive,
+        );
+    }
+    for id in 0..50 {
+        world.send("holder", Command::Release { id: request_id(id) });
+    }
+    let first = grants(&mut world, "waiter");
+    assert_eq!(first.len(), 50);
+    world.peers.get_mut("waiter").unwrap().confirmed = 20;
+    world.send("waiter", Command::Ping);
+    let ticket = world.peers["waiter"].ticket.unwrap();
+    world.cut("waiter");
+    world.connect("again").unwrap();
+    world.write("again", &lmx_core::wire::MAGIC);
+    let hello = lmx_core::wire::Hello {
+        resume: Some(ticket),
+        ..crate::peer::hello(WINDOW)
+    };
+    world.send("again", Command::Hello(hello));
+    assert_eq!(grants(&mut world, "again"), first[20..]);
+}
+
+#[test]
+fn a_burst_is_carried_out_in_one_call_as_far_as_the_output_has_room() {
+    const PINGS: u32 = 20_000;
+    let config = BrokerConfig {
+        frame_bytes_max: 4096,
+        output_bytes_max: 8192,
+        ..BrokerConfig::default()
+    };
+    let mut world = World::new(config);
+    world.join("a", WINDOW);
+    let mut burst = Vec::new();
+    for _ in 0..PINGS {
+        burst.extend(world.frame("a", Command::Ping));
+    }
+    let a = world.peers["a"].id.unwrap();
+    world.peers.get_mut("a").unwrap().is_deaf = true;
+    world.write("a", &burst[..4000]);
+    assert!(world.broker.wants_input(a), "there is room");
+    world.write("a", &burst[4000..10_000]);
+    assert!(!world.broker.wants_input(a), "no more is read from it");
+    let queued = world.broker.output(a).len();
+    assert!((8192..8192 + 64).contains(&queued), "{queued}");
+
+    // Others are served meanwhile, and the burst goes on as the peer reads.
+    world.join("b", WINDOW);
+    world.send("b", Command::Ping);
+    world.listen("a");
+    assert!(world.broker.wants_input(a));
+    for piece in burst[10_000..].chunks(8000) {
+        world.write("a", piece);
+        world.listen("a");
+    }
+    let mut tags = Vec::new();
+    world.read("a", |reply| tags.push(reply.tag));
+    assert_eq!(tags, (2..PINGS + 2).collect::<Vec<_>>());
+}
+
+#[test]
+fn whoever_sends_more_and_more_without_reading_is_ended() {
+    let config = BrokerConfig {
+        frame_bytes_max: 4096,
+        output_bytes_max: 8192,
+        ..BrokerConfig::default()
+    };
+    let mut world = World::new(config);
+    world.join("a", WINDOW);
+    let a = world.peers["a"].id.unwrap();
+    world.peers.get_mut("a").unwrap().is_deaf = true;
+    // As a transport that does not ask whether to read.
+    for _ in 0..20_000 {
+        let ping = world.frame("a", Command::Ping);
+        world.write("a", &ping);
+    }
+    assert!(world.broker.is_closing(a));
+    assert!(world.broker.output(a).len() < 2 * 8192);
+    assert_eq!(world.broker.status(world.now).faults_slow_reader, 1);
+}
+
+#[test]
+fn a_connection_is_polled_once_however_much_has_changed() {
+    let mut world = World::new(BrokerConfig::default());
+    world.join("a", WINDOW);
+    world.join("b", WINDOW);
+    let [a, b] = ["a", "b"].map(|name| world.peers[name].id.unwrap());
+    ask(&mut world, "a", 1, b"k", Mode::Exclusive);
+    ask(&mut world, "b", 2, b"k", Mode::Exclusive);
+    let mut bytes = Vec::new();
+    for id in 0..5 {
+        bytes.extend(world.frame("a", Command::Release { id: request_id(id) }));
+    }
+    world.broker.handle_input(world.now, a, &bytes);
+    let mut changed = Vec::new();
+    while let Some(id) = world.broker.poll_connection() {
+        changed.push(id);
+    }
+    changed.sort();
+    assert_eq!(changed, [a, b]);
+    assert_eq!(world.broker.poll_connection(), None);
+}
+
+#[test]
+fn a_connection_that_is_gone_is_not_confused_with_its_successor() {
+    let mut world = World::new(BrokerConfig::default());
+    world.join("old", WINDOW);
+    let old = world.peers["old"].id.unwrap();
+    world.cut("old");
+    world.join("new", WINDOW);
+    world.broker.handle_disconnect(world.now, old);
+    world.broker.handle_input(world.now, old, &[0; 16]);
+    world.broker.consume_output(world.now, old, 0);
+    assert!(world.broker.is_closing(old));
+    assert!(!world.broker.wants_input(old));
+    assert_eq!(world.broker.output(old), b"");
+    world.send("new", Command::Ping);
+    let mut pongs = 0;
+    world.read("new", |reply| {
+        pongs += u32::from(reply.body == Answer::Pong)
+    });
+    assert_eq!(pongs, 1);
+}
+
+#[test]
+fn who_is_refused_a_connection_can_be_told_why() {
+    let config = BrokerConfig {
+        connections_max: 1,
+        ..BrokerConfig::default()
+    };
+    let mut world = World::new(config);
+    world.connect("a").unwrap();
+    let error = world.connect("b").unwrap_err();
+    assert_eq!(error, ConnectError::Full { max: 1 });
+    let bytes = error.reply(world.now);
+    let frame = frame::split(&bytes, 4096).unwrap().unwrap();
+    let Answer::Fault { text, .. } = Reply::decode(frame.body).unwrap().body else {
+        panic!("a fault says why");
+    };
+    assert_eq!(text, error.to_string());
+}
+
+#[test]
+fn a_live_mutex_client_that_does_not_read_is_ended_at_twice_the_limit() {
+    let config = BrokerConfig {
+        frame_bytes_max: 2048,
+        output_bytes_max: 4096,
+        ..BrokerConfig::default()
+    };
+    let mut world = World::new(config);
+    world.join("a", WINDOW);
+    world.connect("j").unwrap();
+    let j = world.peers["j"].id.unwrap();
+    ask(&mut world, "a", 1, b"k", Mode::Exclusive);
+    // Clients that send no `retryCount` are told nothing until the grant.
+    for id in 0..1000 {
+        let line = format!(
+            "{{\"type\":\"lock\",\"uuid\":\"u{id}\",\"key\":\"k\",\"ttl\":null,\"max\":1000}}\n"
+        );
+        world.write("j", line.as_bytes());
+    }
+    world.peers.get_mut("j").unwrap().is_deaf = true;
+    world.send("a", Command::Release { id: request_id(1) });
+    assert!(world.broker.is_closing(j));
+    assert!(world.broker.output(j).len() <= 2 * 4096 + 2048);
+    assert_eq!(world.broker.status(world.now).faults_slow_reader, 1);
+    // It has lost what it held.
+    ask(&mut world, "a", 2, b"k", Mode::Exclusive);
+    assert_eq!(grants(&mut world, "a").last().unwrap().0, 2);
+}
