@@ -188,7 +188,7 @@ fn commands() {
 
 fn status() -> Status {
     Status {
-        uptime: Duration::from_secs(60),
+        uptime: Duration::from_mins(1),
         incarnation: 7,
         connections: 1,
         sessions: 2,
@@ -227,6 +227,7 @@ fn status() -> Status {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one sample of each answer")]
 fn answers() {
     let (mut some, mut more, mut keys) = ([0; 64], [0; 64], [0; 64]);
     let ended = holders(&mut some);
@@ -338,7 +339,7 @@ fn answers() {
 /// The small enums inside of the messages.
 #[test]
 fn errors() {
-    const LONG: Duration = Duration::from_secs(3600);
+    const LONG: Duration = Duration::from_hours(1);
     let mut text = String::new();
     let mut line = |message: &dyn Debug, bytes: &[u8]| {
         let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -18,16 +18,7 @@ pub fn live_mutex_dialect(data: &[u8]) {
         millis += u64::from(how >> 2 & 0x1f) * 100;
         let now = Instant::from_millis(millis);
         let connection = &mut connections[usize::from(how % 3)];
-        let id = match *connection {
-            Some(id) => id,
-            None => {
-                let Ok(id) = broker.connect(now) else {
-                    continue;
-                };
-                *connection = Some(id);
-                id
-            }
-        };
+        let id = *connection.get_or_insert_with(|| broker.connect(now).unwrap());
         if how & 0x80 != 0 {
             broker.handle_disconnect(now, id);
             *connection = None;

@@ -168,6 +168,7 @@ pub fn broker_session(data: &[u8]) {
 }
 
 impl World {
+    #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
     fn run(&mut self, op: Op) {
         match op {
             Op::Connect(peer) => {
@@ -426,7 +427,7 @@ impl World {
         for peer in 0..PEERS {
             self.cut(peer);
         }
-        self.now = self.now + Duration::from_secs(600);
+        self.now = self.now + Duration::from_mins(10);
         self.broker.handle_timeout(self.now);
         self.settle();
         let status = self.broker.status(self.now);

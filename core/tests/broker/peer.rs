@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lmx_core::broker::{Broker, BrokerConfig, ConnectError, ConnectionId};
 use lmx_core::wire::{Answer, Command, Hello, MAGIC, Reply, Request, Ticket, frame};
-use lmx_core::{Instant, RequestId};
+use lmx_core::{FencingToken, Instant, RequestId};
 
 /// One connection, from the peer's side.
 #[derive(Debug, Default)]
@@ -25,6 +25,7 @@ pub(crate) struct Peer {
 }
 
 pub(crate) struct World {
+    config: BrokerConfig,
     pub(crate) broker: Broker,
     pub(crate) now: Instant,
     pub(crate) peers: BTreeMap<String, Peer>,
@@ -47,7 +48,8 @@ impl World {
     pub(crate) fn new(config: BrokerConfig) -> Self {
         let now = Instant::from_millis(0);
         Self {
-            broker: Broker::new(now, config).unwrap(),
+            broker: Broker::new(now, config.clone()).unwrap(),
+            config,
             now,
             peers: BTreeMap::new(),
         }
@@ -56,6 +58,8 @@ impl World {
     pub(crate) fn connect(&mut self, name: &str) -> Result<(), ConnectError> {
         let peer = Peer {
             id: Some(self.broker.connect(self.now)?),
+            // Of an earlier connection under this name.
+            ticket: self.peers.get(name).and_then(|peer| peer.ticket),
             ..Peer::default()
         };
         self.peers.insert(name.to_owned(), peer);
@@ -110,6 +114,20 @@ impl World {
             self.broker.handle_disconnect(self.now, id);
         }
         self.settle();
+    }
+
+    /// The broker dies, and another takes its place.
+    pub(crate) fn restart(&mut self, grace: Duration) {
+        let last_token = self.broker.table().counts().last_token;
+        let next_token = last_token.map_or(1, |token| token.as_u64() + 1);
+        self.config.table.first_token = FencingToken::new(next_token).unwrap();
+        self.config.incarnation += 1;
+        self.config.grace = grace;
+        self.broker = Broker::new(self.now, self.config.clone()).unwrap();
+        for peer in self.peers.values_mut() {
+            peer.id = None;
+            peer.last_tag = 0;
+        }
     }
 
     pub(crate) fn stop(&mut self) {

@@ -89,6 +89,8 @@ fn step(world: &mut World, line: &str, result: &mut String) {
     match first {
         "at" => world.at(u64::try_from(duration(rest[0]).as_millis()).unwrap()),
         "stop" => world.stop(),
+        // The successor knows the secrets and goes on with the tokens.
+        "restart" => world.restart(duration(option(&rest, "grace").unwrap())),
         "end-grace" => {
             world.broker.end_grace(world.now);
             world.settle();
