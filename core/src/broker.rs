@@ -330,6 +330,7 @@ impl Broker {
             last_token,
             // Every grant takes the next token.
             grants: (last_token + 1).saturating_sub(self.config.table.first_token.as_u64()),
+            expiries: counts.expiries,
             grace: self
                 .grace_until
                 .map(|until| until.saturating_duration_since(now)),
@@ -533,6 +534,11 @@ impl Broker {
         }
         // Before the next: who does not read is not read from, and so is silent, too.
         while let Some(index) = self.first_due(now, Queue::Stalled, idle_max) {
+            if self.connections[index].output.is_held_back() {
+                // There may be nothing that it could read: the delay is the broker's own.
+                self.connections.requeue(Queue::Stalled, index, now);
+                continue;
+            }
             let text = format_args!("nothing of what was sent was read for {idle_max:?}");
             self.fault(now, index, FaultKind::SlowReader, text);
         }

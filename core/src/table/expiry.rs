@@ -63,6 +63,7 @@ impl Core<'_> {
     fn end_lease_or_wait(&mut self, now: u64, request: u32) {
         let mut lifted = Lifted::new();
         let held = self.parts.requests[request as usize].state == State::Held;
+        self.head.expiries += u64::from(held);
         self.lift(&mut lifted, request, Some(now));
         self.end(
             request,

@@ -318,9 +318,11 @@ pub enum Resource {
 impl core::fmt::Display for Resource {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Self::Keys => "too many keys in use",
-            Self::Requests => "too many requests",
-            Self::RequestsOfSession => "too many requests of this session",
+            Self::Keys => "too many keys in use, see keys_max",
+            Self::Requests => "too many requests, see requests_max",
+            Self::RequestsOfSession => {
+                "too many requests of this session, see requests_per_session_max"
+            }
             Self::Bytes => "no room for more keys and labels",
             Self::Claims => "too many keys in all requests together",
         })

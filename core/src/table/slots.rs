@@ -311,6 +311,8 @@ pub struct Head {
     pub(crate) waiting: u32,
     /// How often a kept hold has begun, ended or changed, wrapping.
     pub(crate) kept_changes: u32,
+    /// Holds that their leases ended, since the start.
+    pub(crate) expiries: u64,
     /// Claims of requests with a lock-delay: each may need a lock's timer.
     pub(crate) delaying_claims: u32,
 }
@@ -344,6 +346,7 @@ impl Head {
             held: 0,
             waiting: 0,
             kept_changes: 0,
+            expiries: 0,
             delaying_claims: 0,
         }
     }

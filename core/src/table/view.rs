@@ -20,6 +20,8 @@ pub struct Counts {
     pub waiting: u32,
     /// The last token given, if any.
     pub last_token: Option<crate::FencingToken>,
+    /// Holds that ended because their leases did, since the table was made.
+    pub expiries: u64,
 }
 
 /// One key of a table, borrowed.
@@ -235,6 +237,7 @@ impl<'a> CoreRef<'a> {
             waiting: self.head.waiting,
             last_token: crate::FencingToken::new(self.head.next_token - 1)
                 .filter(|_| self.head.next_token > self.config.first_token.as_u64()),
+            expiries: self.head.expiries,
         }
     }
 }
