@@ -177,7 +177,7 @@ const scenarios = {
   async no_wait() {
     const [a, b, c] = [await connect(), await connect(), await connect()];
     const {id} = await a.acquire('k', {ttl: null});
-    await fails(b.acquire('k', {wait: false}), /wait_option_is_false/);
+    await fails(b.acquire('k', {wait: false, ttl: null}), /wait_option_is_false/);
     // The client forgets such a request, but it still waits at the broker (the option is
     // not on the wire): when it is granted, nobody must be locked out.
     await a.release('k', id);

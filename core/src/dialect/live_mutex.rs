@@ -10,6 +10,7 @@
 //! it keeps for a connection belongs to a request that is in the table.
 
 mod composite;
+mod confirm;
 mod frames;
 mod lock;
 mod parse;
@@ -18,7 +19,7 @@ mod report;
 mod rw;
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
 use core::time::Duration;
 
@@ -45,8 +46,8 @@ pub struct LiveMutex {
     write_keys: rw::WriteKeys,
     recent: Recent,
     outbox: Outbox,
-    /// Connections of another version, and when they are closed; soonest first.
-    mismatched: VecDeque<(Instant, ConnectionId)>,
+    /// When to do something without being asked.
+    wakes: BTreeSet<(Instant, ConnectionId, Wake)>,
     /// Request ids made so far for what has none of its own.
     ids_made: u64,
     expiries: u64,
@@ -75,7 +76,7 @@ impl LiveMutex {
             write_keys: rw::WriteKeys::default(),
             recent: Recent::default(),
             outbox: Outbox::default(),
-            mismatched: VecDeque::new(),
+            wakes: BTreeSet::new(),
             ids_made: 0,
             expiries: 0,
             started: now,
@@ -173,17 +174,22 @@ impl LiveMutex {
             table,
         };
         self.drop_everything_of(&mut at);
-        self.connections.remove(&connection);
+        if let Some(state) = self.connections.remove(&connection)
+            && let Some(due) = state.ends_at
+        {
+            self.wakes.remove(&(due, connection, Wake::Mismatched));
+        }
     }
 
     /// Does everything that is due at or before `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(&(due, connection)) = self.mismatched.front()
+        while let Some(&(due, connection, wake)) = self.wakes.first()
             && due <= now
         {
-            self.mismatched.pop_front();
-            if self.stage(connection) == Stage::Mismatched {
-                self.close(connection);
+            self.wakes.pop_first();
+            match wake {
+                Wake::Mismatched => self.close(connection),
+                Wake::Unconfirmed => self.ask_for_confirmation(now, connection),
             }
         }
     }
@@ -191,7 +197,7 @@ impl LiveMutex {
     /// When [`handle_timeout`](Self::handle_timeout) is next due. May change with every call.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.mismatched.front().map(|(due, _)| *due)
+        self.wakes.first().map(|(due, ..)| *due)
     }
 
     /// The next thing to do to a connection. Drain it after every `handle_*` call.
@@ -219,6 +225,29 @@ struct Connection {
     /// Ids that are no UUIDs, as JSON text, of what it holds or waits for.
     names: BTreeMap<RequestId, Box<str>>,
     rw: rw::Share,
+    unconfirmed: confirm::Unconfirmed,
+    /// When it is woken to be asked what it has confirmed.
+    asks_at: Option<Instant>,
+    /// When it is closed for being of another version.
+    ends_at: Option<Instant>,
+}
+
+impl Connection {
+    /// A hold of it has ended.
+    fn forget(&mut self, id: RequestId) {
+        self.names.remove(&id);
+        self.rw.forget(id);
+        self.unconfirmed.remove(id);
+    }
+}
+
+/// What a connection is to be woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wake {
+    /// A client of another version has not confirmed that it has understood.
+    Mismatched,
+    /// A grant may be forgotten.
+    Unconfirmed,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -252,7 +281,11 @@ impl Waiting {
 /// What is done once a waiting request is granted.
 #[derive(Clone, Copy, Debug)]
 enum Purpose {
-    Lock(parse::RwStatus),
+    Lock {
+        rw: parse::RwStatus,
+        /// Its client is one that confirms its grants.
+        confirms: bool,
+    },
     Composite,
     Share(rw::Pending),
     /// To have a base lock again that was lent; nobody is told.
@@ -325,8 +358,11 @@ impl LiveMutex {
 
     fn refuse_version(&mut self, at: &mut At<'_>, client_version: Option<&str>) {
         self.drop_everything_of(at);
+        let ends_at = at.now + MISMATCH_GRACE;
         if let Some(connection) = self.connections.get_mut(&at.by) {
             connection.stage = Stage::Mismatched;
+            connection.ends_at = Some(ends_at);
+            self.wakes.insert((ends_at, at.by, Wake::Mismatched));
         }
         self.outbox
             .frame(at.by)
@@ -342,7 +378,6 @@ impl LiveMutex {
                 frames::push_string(bytes, BROKER_VERSION);
                 bytes.push(b'}');
             });
-        self.mismatched.push_back((at.now + MISMATCH_GRACE, at.by));
     }
 
     fn close(&mut self, connection: ConnectionId) {
@@ -370,6 +405,10 @@ impl LiveMutex {
         connection.waiting.clear();
         connection.names.clear();
         connection.rw = rw::Share::default();
+        connection.unconfirmed = confirm::Unconfirmed::default();
+        if let Some(due) = connection.asks_at.take() {
+            self.wakes.remove(&(due, at.by, Wake::Unconfirmed));
+        }
         self.cancel_write_keys_of(at);
         if let Some(session) = session {
             self.sessions.remove(&session);
@@ -396,11 +435,7 @@ impl LiveMutex {
 
     /// An id for a request that has none of its own.
     fn make_id(&mut self) -> RequestId {
-        self.ids_made += 1;
-        // The high half keeps them apart from ids that are hashes of text.
-        parse::made_id(
-            u128::from(u64::from_be_bytes(*b"lmx\0lmx\0")) << 64 | u128::from(self.ids_made),
-        )
+        make_id(&mut self.ids_made)
     }
 
     /// Ends a hold, whoever has it. A native holder is told that it was by force.
@@ -428,8 +463,7 @@ impl LiveMutex {
             .get(&owner)
             .and_then(|connection| self.connections.get_mut(connection))
         {
-            connection.names.remove(&id);
-            connection.rw.forget(id);
+            connection.forget(id);
         }
     }
 
@@ -439,8 +473,7 @@ impl LiveMutex {
         let Some(connection) = self.connections.get_mut(&at.by) else {
             return;
         };
-        connection.names.remove(&id);
-        connection.rw.forget(id);
+        connection.forget(id);
         if let Some(waiting) = connection.waiting.remove(&id) {
             // Its client knows of no grant, so a retry is a new request.
             self.recent.forget(id);
@@ -454,7 +487,7 @@ impl LiveMutex {
         }
         let mut frame = self.outbox.frame(at.by);
         match waiting.purpose {
-            Purpose::Lock(_) => frame.text("type", "lock").truth("acquired", false),
+            Purpose::Lock { .. } => frame.text("type", "lock").truth("acquired", false),
             Purpose::Composite => frame.text("type", "acquire-many").truth("acquired", false),
             Purpose::Share(_) | Purpose::TakeBack => &mut frame,
         };
@@ -476,6 +509,14 @@ impl LiveMutex {
             .raw("uuid", frame.uuid)
             .text("error", &error.to_string());
     }
+}
+
+/// The next id of those that this program makes. The high half keeps them apart from ids
+/// that are hashes of text.
+fn make_id(ids_made: &mut u64) -> RequestId {
+    const HIGH: u64 = u64::from_be_bytes(*b"lmx\0lmx\0");
+    *ids_made += 1;
+    parse::made_id(u128::from(HIGH) << 64 | u128::from(*ids_made))
 }
 
 /// Whether a client of this version is served: the same major version, and a minor

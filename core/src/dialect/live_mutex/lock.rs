@@ -96,7 +96,8 @@ impl LiveMutex {
             Ok(Acquired::Queued { ahead }) => {
                 self.remember_name(at, frame, id);
                 if let Some(connection) = self.connections.get_mut(&at.by) {
-                    let waiting = Waiting::new(frame, Purpose::Lock(rw));
+                    let confirms = frame.is_from_node();
+                    let waiting = Waiting::new(frame, Purpose::Lock { rw, confirms });
                     connection.waiting.insert(id, waiting);
                 }
                 self.answer_waiting(at, frame, key, ahead);
@@ -118,12 +119,15 @@ impl LiveMutex {
             return;
         };
         match waiting.purpose {
-            Purpose::Lock(rw) => {
+            Purpose::Lock { rw, confirms } => {
                 let echo = Echo {
                     uuid: waiting.uuid.as_deref(),
                     key: waiting.key.as_deref(),
                 };
                 self.answer_granted(at, id, grant, echo, rw);
+                if confirms {
+                    self.await_confirmation(at, id, waiting.key);
+                }
             }
             Purpose::Composite => self.answer_composite(at, id, grant, waiting.uuid.as_deref()),
             Purpose::Share(pending) => self.handle_shared(at, id, &waiting, pending),
@@ -166,6 +170,9 @@ impl LiveMutex {
                 .is_some_and(|request| request.grant().is_some())
         {
             self.recent.note(id, Fate::Received);
+            if let Some(connection) = self.connections.get_mut(&at.by) {
+                connection.unconfirmed.remove(id);
+            }
         }
     }
 
@@ -179,7 +186,9 @@ impl LiveMutex {
 
     /// `lock-received-rejected`: the client got a grant that it had stopped waiting for.
     pub(super) fn lock_rejected(&mut self, at: &mut At<'_>, frame: &Frame<'_>) {
-        if let Some(id) = frame.id() {
+        if let Some(id) = frame.id()
+            && !self.handle_answer(at, id)
+        {
             self.give_up(at, id);
         }
     }

@@ -169,6 +169,21 @@ impl<'a> Frame<'a> {
         self.force.is_some_and(Raw::truthy)
     }
 
+    /// Whether it has every field that the Node client writes into a lock request, used
+    /// or not, as nobody else does. That client confirms what it is granted.
+    pub(super) fn is_from_node(&self) -> bool {
+        [
+            self.keep_after_death,
+            self.retry_count,
+            self.ttl,
+            self.rw_status,
+            self.max,
+            self.pid,
+        ]
+        .iter()
+        .all(Option::is_some)
+    }
+
     /// Whether the request may not wait.
     pub(super) fn is_try(&self) -> bool {
         self.wait.is_some_and(|raw| raw.text() == "false")

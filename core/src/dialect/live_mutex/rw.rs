@@ -623,10 +623,11 @@ impl LiveMutex {
                 self.answer_write_key(at.by, echo, grant.token.as_u64());
             }
             Acquired::Queued { ahead } => {
-                lock.waiting = Some(Waiting::new(
-                    frame,
-                    Purpose::Lock(RwStatus::LockingWriteKey),
-                ));
+                let purpose = Purpose::Lock {
+                    rw: RwStatus::LockingWriteKey,
+                    confirms: false,
+                };
+                lock.waiting = Some(Waiting::new(frame, purpose));
                 self.answer_waiting(at, frame, key, ahead);
             }
         }

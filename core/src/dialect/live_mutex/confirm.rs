@@ -1,0 +1,140 @@
+//! Grants that nobody may be there for.
+//!
+//! The Node client forgets a request that may not wait (`wait:false` never reaches the
+//! wire) but leaves it in the queue, and drops its grant in silence. The original takes
+//! every lock back whose grant is not confirmed within 4.5 s, which robs all clients that
+//! never confirm. Here such a client is asked: it gets a grant under an id that it cannot
+//! know. A Node client rejects that, and has by then confirmed whatever it wants to keep;
+//! anybody else ignores it, and keeps the lock.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
+use crate::{Instant, RequestId};
+
+use super::recent::Fate;
+use super::{At, ConnectionId, LiveMutex, Wake};
+
+/// Grants of one connection that are watched at one time. One that confirms nothing is
+/// believed to be there for the oldest of more.
+const WATCHED_MAX: usize = 1024;
+
+/// After so long a grant counts as one that may be forgotten; the original's time.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(4500);
+
+/// A connection's grants that are to be confirmed, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Unconfirmed {
+    grants: VecDeque<Unsure>,
+    /// The question that is open.
+    asked: Option<Asked>,
+}
+
+#[derive(Debug)]
+struct Unsure {
+    since: Instant,
+    id: RequestId,
+    /// The key, as JSON text.
+    key: Option<Box<str>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: Instant,
+    under: RequestId,
+}
+
+impl Unconfirmed {
+    /// The grant was confirmed, or has ended.
+    pub(super) fn remove(&mut self, id: RequestId) {
+        // Clients confirm in order, so it is mostly the first.
+        if let Some(position) = self.grants.iter().position(|unsure| unsure.id == id) {
+            self.grants.remove(position);
+        }
+    }
+}
+
+impl LiveMutex {
+    /// A grant was sent to a client of a kind that confirms what it gets.
+    pub(super) fn await_confirmation(&mut self, at: &At<'_>, id: RequestId, key: Option<Box<str>>) {
+        let Some(connection) = self.connections.get_mut(&at.by) else {
+            return;
+        };
+        let grants = &mut connection.unconfirmed.grants;
+        if grants.len() == WATCHED_MAX {
+            grants.pop_front();
+        }
+        grants.push_back(Unsure {
+            since: at.now,
+            id,
+            key,
+        });
+        if connection.asks_at.is_none() {
+            let due = at.now + CONFIRMED_WITHIN;
+            connection.asks_at = Some(due);
+            self.wakes.insert((due, at.by, Wake::Unconfirmed));
+        }
+    }
+
+    /// The connection's oldest unconfirmed grant may be forgotten: asks.
+    pub(super) fn ask_for_confirmation(&mut self, now: Instant, by: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&by) else {
+            return;
+        };
+        connection.asks_at = None;
+        let unconfirmed = &mut connection.unconfirmed;
+        // Who did not answer the question before does not confirm.
+        if let Some(asked) = unconfirmed.asked.take() {
+            unconfirmed.grants.retain(|unsure| unsure.since > asked.at);
+        }
+        let Some(oldest) = unconfirmed.grants.front() else {
+            return;
+        };
+        let mut due = oldest.since + CONFIRMED_WITHIN;
+        if due <= now {
+            due = now + CONFIRMED_WITHIN;
+            let under = super::make_id(&mut self.ids_made);
+            unconfirmed.asked = Some(Asked { at: now, under });
+            let under = alloc::format!("{under}");
+            self.outbox
+                .frame(by)
+                .number("readersCount", 0)
+                .text("uuid", &under)
+                .number("lockRequestCount", 0)
+                .echo("key", oldest.key.as_deref())
+                .text("type", "lock")
+                .truth("acquired", true);
+        }
+        connection.asks_at = Some(due);
+        self.wakes.insert((due, by, Wake::Unconfirmed));
+    }
+
+    /// If this rejects what was asked about: every grant from before the question that
+    /// is still not confirmed is forgotten.
+    pub(super) fn handle_answer(&mut self, at: &mut At<'_>, id: RequestId) -> bool {
+        let Some(connection) = self.connections.get_mut(&at.by) else {
+            return false;
+        };
+        let unconfirmed = &mut connection.unconfirmed;
+        let Some(asked) = unconfirmed.asked.filter(|asked| asked.under == id) else {
+            return false;
+        };
+        unconfirmed.asked = None;
+        let forgotten = unconfirmed
+            .grants
+            .iter()
+            .take_while(|unsure| unsure.since <= asked.at)
+            .count();
+        for unsure in unconfirmed
+            .grants
+            .drain(..forgotten)
+            .collect::<VecDeque<_>>()
+        {
+            if self.release_by_id(at, unsure.id) {
+                self.recent.note(unsure.id, Fate::Released);
+            }
+        }
+        true
+    }
+}
