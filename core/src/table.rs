@@ -5,6 +5,7 @@
 //! works on slices.
 
 mod acquire;
+mod backlog;
 mod convert;
 mod core;
 mod deadlock;
@@ -35,6 +36,7 @@ pub(crate) use slots::{
 use ::core::fmt;
 use ::core::time::Duration;
 
+use self::backlog::Touches;
 use self::core::{Core, CoreRef};
 use crate::config::ConfigError;
 use crate::storage::{Spare, Storage};
@@ -90,13 +92,19 @@ impl<S: Storage> LockTable<S> {
                 max: self.config.resume_window_max,
             });
         }
-        self.at(now);
+        let now = self.at(now, Touches::Sessions);
         let spare = Spare {
             sessions: 1,
             ..Spare::default()
         };
         self.storage.reserve(&self.head, &self.config, spare);
-        self.core().open_session(nanos(resume_window))
+        let window = nanos(resume_window);
+        match self.core().open_session(window) {
+            Err(OpenError::Full { .. }) if self.catch_up_entirely(now) => {
+                self.core().open_session(window)
+            }
+            answer => answer,
+        }
     }
 
     /// The session's connection is lost: its resume window begins, or it ends.
@@ -105,7 +113,7 @@ impl<S: Storage> LockTable<S> {
     ///
     /// [`SessionError`] if there is no such session.
     pub fn disconnect(&mut self, now: Instant, session: SessionId) -> Result<(), SessionError> {
-        let now = self.at(now);
+        let now = self.at(now, Touches::Session(session));
         self.core().disconnect(now, session)
     }
 
@@ -116,7 +124,7 @@ impl<S: Storage> LockTable<S> {
     ///
     /// [`ResumeError::Unknown`] if it has ended.
     pub fn resume(&mut self, now: Instant, session: SessionId) -> Result<(), ResumeError> {
-        self.at(now);
+        self.at(now, Touches::Sessions);
         self.core().resume(session)
     }
 
@@ -126,7 +134,7 @@ impl<S: Storage> LockTable<S> {
     ///
     /// [`SessionError`] if there is no such session.
     pub fn close_session(&mut self, now: Instant, session: SessionId) -> Result<(), SessionError> {
-        let now = self.at(now);
+        let now = self.at(now, Touches::Session(session));
         self.core().close_session(now, session)
     }
 
@@ -142,9 +150,14 @@ impl<S: Storage> LockTable<S> {
         by: SessionId,
         want: &Acquire<'_>,
     ) -> Result<Acquired, AcquireError> {
-        let now = self.at(now);
+        let now = self.at(now, Touches::Wants(want));
         let checked = self.check_and_reserve(want);
-        self.core().acquire(now, by, want, checked)
+        match self.core().acquire(now, by, want, checked) {
+            Err(AcquireError::Full { .. }) if self.catch_up_entirely(now) => {
+                self.core().acquire(now, by, want, checked)
+            }
+            answer => answer,
+        }
     }
 
     /// Gives a hold of `by` back, or anyone's that is `keep`.
@@ -158,7 +171,7 @@ impl<S: Storage> LockTable<S> {
         by: SessionId,
         id: RequestId,
     ) -> Result<(), ReleaseError> {
-        let now = self.at(now);
+        let now = self.at(now, Touches::Request(id));
         self.core().release(now, by, id)
     }
 
@@ -185,7 +198,7 @@ impl<S: Storage> LockTable<S> {
             }
             _ => {}
         }
-        let now = self.at(now);
+        let now = self.at(now, Touches::Request(id));
         let deadline = self.core().renew(now, by, id, lease.map_or(0, nanos))?;
         Ok(deadline.map(Instant::from_nanos))
     }
@@ -202,7 +215,7 @@ impl<S: Storage> LockTable<S> {
         by: SessionId,
         id: RequestId,
     ) -> Result<(), CancelError> {
-        let now = self.at(now);
+        let now = self.at(now, Touches::Request(id));
         self.core().cancel(now, by, id)
     }
 
@@ -221,14 +234,14 @@ impl<S: Storage> LockTable<S> {
         id: RequestId,
         to: Conversion,
     ) -> Result<Option<Grant>, ConvertError> {
-        let now = self.at(now);
+        let now = self.at(now, Touches::Upgrade(id));
         self.core().convert(now, by, id, to)
     }
 
     /// Ends a hold whoever owns it: every hold of a key, or one request, held or
     /// waiting. Returns how many requests ended; their sessions are told `Revoked`.
     pub fn force_release(&mut self, now: Instant, target: ForceTarget<'_>) -> u32 {
-        let now = self.at(now);
+        let now = self.at(now, Touches::Target(target));
         self.core().force_release(now, target)
     }
 
@@ -245,26 +258,32 @@ impl<S: Storage> LockTable<S> {
         want: &Acquire<'_>,
         token: FencingToken,
     ) -> Result<Grant, AcquireError> {
-        let now = self.at(now);
+        let now = self.at(now, Touches::Everything);
         let checked = self.check_and_reserve(want);
         self.core().reclaim(now, by, want, checked, token.as_u64())
     }
 
     /// Until `until` nothing is granted (requests queue) but what is reclaimed.
     pub fn begin_grace(&mut self, now: Instant, until: Instant) {
-        self.at(now);
+        self.at(now, Touches::Everything);
         self.core().begin_grace(until.as_nanos());
     }
 
     /// Ends the grace period now.
     pub fn end_grace(&mut self, now: Instant) {
-        let now = self.at(now);
+        let now = self.at(now, Touches::Everything);
         self.core().end_grace(now);
     }
 
     /// No token above `ceiling` is given; grants beyond it wait until it is raised.
     pub fn set_token_ceiling(&mut self, now: Instant, ceiling: FencingToken) {
-        let now = self.at(now);
+        // What is due may be granted before or after: that only moves tokens around.
+        let touches = if self.head.stalled {
+            Touches::Everything
+        } else {
+            Touches::Sessions
+        };
+        let now = self.at(now, touches);
         self.core().set_token_ceiling(now, ceiling.as_u64());
     }
 
@@ -345,14 +364,22 @@ impl<S: Storage> LockTable<S> {
         self.core_ref().check();
     }
 
-    /// Does all that is due at or before `now`, and returns `now` as it counts.
-    fn at(&mut self, now: Instant) -> u64 {
+    /// Takes note of the time, does what is due and could make a difference to what is
+    /// touched, and returns the time as it counts.
+    fn at(&mut self, now: Instant, touches: Touches<'_>) -> u64 {
         let now = now.as_nanos().max(self.head.now);
         self.head.now = now;
-        if self.core_ref().next_due().is_some_and(|due| due <= now) {
-            self.core().run_timers(now, u32::MAX);
-        }
+        self.core().catch_up(now, touches);
         now
+    }
+
+    /// Does everything that is due, if anything is, and returns whether it was.
+    fn catch_up_entirely(&mut self, now: u64) -> bool {
+        let behind = self.core().is_behind(now);
+        if behind {
+            self.core().catch_up(now, Touches::Everything);
+        }
+        behind
     }
 
     fn check_and_reserve(&mut self, want: &Acquire<'_>) -> Result<(), AcquireError> {

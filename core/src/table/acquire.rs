@@ -122,6 +122,8 @@ impl Core<'_> {
         let request = self.enter(now, session, want, entry);
         if entry == Entry::Holds {
             self.hold(now, request, want.lease.map_or(0, nanos));
+            // Whoever went to the front may have left others behind.
+            self.tell_if_contended(request);
             return Ok(Acquired::Granted(self.grant_of(request)));
         }
         self.wait(now, request, want);

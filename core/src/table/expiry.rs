@@ -54,13 +54,13 @@ impl Core<'_> {
         ended
     }
 
-    fn end_lock_delay(&mut self, now: u64, lock: u32) {
+    pub(crate) fn end_lock_delay(&mut self, now: u64, lock: u32) {
         self.head.lock_timers(&mut self.parts).disarm(lock);
         self.serve(now, lock);
         self.free_lock_if_idle(lock);
     }
 
-    fn end_lease_or_wait(&mut self, now: u64, request: u32) {
+    pub(crate) fn end_lease_or_wait(&mut self, now: u64, request: u32) {
         let mut lifted = Lifted::new();
         let held = self.parts.requests[request as usize].state == State::Held;
         self.head.expiries += u64::from(held);

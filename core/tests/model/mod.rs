@@ -1,0 +1,950 @@
+//! A lock table written down as plainly as possible: lists, searched from end to end.
+//!
+//! It shares no code with the real one. What it leaves open on purpose is which of
+//! several requests that are granted by one operation gets which token; it takes the
+//! real table's word for it, and the test holds that tokens only ever grow.
+
+use std::collections::BTreeMap;
+
+/// A moment, in milliseconds.
+pub(crate) type Time = u64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Exclusive,
+    Shared,
+    Semaphore { capacity: u32, permits: u32 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Want {
+    pub(crate) key: String,
+    pub(crate) mode: Mode,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) id: u128,
+    pub(crate) wants: Vec<Want>,
+    pub(crate) lease: Option<Time>,
+    /// `Some(0)` is a try.
+    pub(crate) wait: Option<Time>,
+    pub(crate) keep: bool,
+    pub(crate) notify: bool,
+    pub(crate) front: bool,
+    pub(crate) owner: Option<u32>,
+    pub(crate) delay: Time,
+    pub(crate) label: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum State {
+    Waiting,
+    Held,
+    TimedOut,
+    Expired,
+    Revoked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Told {
+    Granted,
+    Contended,
+    Ended(State),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) ask: Ask,
+    pub(crate) session: Option<usize>,
+    pub(crate) state: State,
+    pub(crate) upgrading: bool,
+    /// Since when it has been in its state.
+    pub(crate) since: Time,
+    pub(crate) deadline: Option<Time>,
+    pub(crate) token: Option<u64>,
+    notified: bool,
+    /// Place in the queues; smaller is earlier.
+    rank: i64,
+    /// When its deadline was set, counted in deadlines.
+    armed: u64,
+    /// What its session is to be told, and was told but may not know.
+    pub(crate) tell: Vec<Told>,
+    pub(crate) told: Vec<(Told, u32)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) open: bool,
+    pub(crate) window: Time,
+    pub(crate) ends: Option<Time>,
+    pub(crate) polled: u32,
+    pub(crate) confirmed: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) sessions: usize,
+    pub(crate) keys: usize,
+    pub(crate) requests: usize,
+    pub(crate) claims: usize,
+    pub(crate) of_session: usize,
+    pub(crate) pieces: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Done,
+    Granted { at: Time, deadline: Option<Time> },
+    Queued { ahead: u32 },
+    Count(u32),
+    Deadline(Option<Time>),
+    Refused(&'static str),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) limits: Limits,
+    pub(crate) now: Time,
+    pub(crate) sessions: Vec<Session>,
+    pub(crate) requests: Vec<Request>,
+    pub(crate) capacity: BTreeMap<String, u32>,
+    pub(crate) delayed: BTreeMap<String, Time>,
+    pub(crate) grace: Option<Time>,
+    /// No more tokens for the time being.
+    pub(crate) no_tokens: bool,
+    pub(crate) first_token: u64,
+    front: i64,
+    back: i64,
+    armed: u64,
+}
+
+impl Model {
+    pub(crate) fn new(limits: Limits, first_token: u64) -> Self {
+        Self {
+            limits,
+            now: 0,
+            sessions: Vec::new(),
+            requests: Vec::new(),
+            capacity: BTreeMap::new(),
+            delayed: BTreeMap::new(),
+            grace: None,
+            no_tokens: false,
+            first_token,
+            front: 0,
+            back: 0,
+            armed: 0,
+        }
+    }
+
+    // What is asked of it.
+
+    pub(crate) fn open(&mut self, window: Time) -> Answer {
+        if self.sessions.iter().filter(|session| session.open).count() >= self.limits.sessions {
+            return Answer::Refused("full");
+        }
+        self.sessions.push(Session {
+            open: true,
+            window,
+            ends: None,
+            polled: 0,
+            confirmed: 0,
+        });
+        Answer::Done
+    }
+
+    pub(crate) fn acquire(&mut self, by: usize, ask: &Ask) -> Answer {
+        if !self.sessions[by].open {
+            return Answer::Refused("session");
+        }
+        if let Some(answer) = self.report(by, ask.id) {
+            return answer;
+        }
+        let can = self.is_granting() && self.fits(ask) && {
+            ask.wants.iter().all(|want| {
+                !self.delayed.contains_key(&want.key)
+                    && !self.upgrade_waits(&want.key)
+                    && (ask.front || self.waiters(&want.key).is_empty())
+            })
+        };
+        if !can && ask.wait == Some(0) {
+            return Answer::Refused("busy");
+        }
+        if !can && ask.owner.is_some_and(|owner| self.closes_cycle(ask, owner)) {
+            return Answer::Refused("deadlock");
+        }
+        if let Some(full) = self.is_full(by, ask) {
+            return full;
+        }
+        let at = self.enter(by, ask);
+        if can {
+            self.hold(at, self.now);
+        } else {
+            self.arm(at, ask.wait);
+            self.serve(self.now);
+            if self.requests[at].state == State::Waiting {
+                for want in &ask.wants {
+                    self.tell_contended(&want.key);
+                }
+            }
+        }
+        self.requests[at].tell.retain(|told| *told != Told::Granted);
+        self.answer(at)
+    }
+
+    pub(crate) fn reclaim(&mut self, by: usize, ask: &Ask, token: u64) -> Answer {
+        if !self.sessions[by].open {
+            return Answer::Refused("session");
+        }
+        if let Some(answer) = self.report(by, ask.id) {
+            let held = self.find(ask.id).is_some_and(|at| {
+                self.requests[at].state == State::Held && self.requests[at].token == Some(token)
+            });
+            return match answer {
+                Answer::Granted { .. } if held => answer,
+                Answer::Refused(_) => answer,
+                _ => Answer::Refused("conflict"),
+            };
+        }
+        if self.grace.is_none() {
+            return Answer::Refused("too late");
+        }
+        if !self.fits(ask) || token >= self.first_token {
+            return Answer::Refused("conflict");
+        }
+        if let Some(full) = self.is_full(by, ask) {
+            return full;
+        }
+        let at = self.enter(by, ask);
+        self.hold(at, self.now);
+        self.requests[at].token = Some(token);
+        self.requests[at].tell.retain(|told| *told != Told::Granted);
+        self.answer(at)
+    }
+
+    pub(crate) fn release(&mut self, by: usize, id: u128) -> Answer {
+        let Some(at) = self.find(id) else {
+            return Answer::Refused("not held");
+        };
+        if !self.may_touch(by, at) {
+            return Answer::Refused("owner");
+        }
+        match self.requests[at].state {
+            State::Held => {
+                self.requests.remove(at);
+                self.serve(self.now);
+                Answer::Done
+            }
+            State::Waiting => Answer::Refused("waits"),
+            _ => Answer::Refused("not held"),
+        }
+    }
+
+    pub(crate) fn renew(&mut self, by: usize, id: u128, lease: Option<Time>) -> Answer {
+        let Some(at) = self.find(id) else {
+            return Answer::Refused("not held");
+        };
+        if !self.may_touch(by, at) {
+            return Answer::Refused("owner");
+        }
+        match self.requests[at].state {
+            State::Held => {
+                self.arm(at, lease);
+                Answer::Deadline(self.requests[at].deadline)
+            }
+            State::Waiting => Answer::Refused("waits"),
+            _ => Answer::Refused("not held"),
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, by: usize, id: u128) -> Answer {
+        let Some(at) = self.find(id) else {
+            return Answer::Refused("not waiting");
+        };
+        if !self.may_touch(by, at) {
+            return Answer::Refused("owner");
+        }
+        match self.requests[at].state {
+            State::Waiting => {
+                self.requests.remove(at);
+            }
+            State::Held if self.requests[at].upgrading => self.requests[at].upgrading = false,
+            State::Held => return Answer::Refused("granted"),
+            _ => return Answer::Refused("not waiting"),
+        }
+        self.serve(self.now);
+        Answer::Done
+    }
+
+    pub(crate) fn convert(&mut self, by: usize, id: u128, up: bool) -> Answer {
+        let Some(at) = self.find(id) else {
+            return Answer::Refused("not held");
+        };
+        if !self.sessions[by].open || self.requests[at].session != Some(by) {
+            return Answer::Refused("owner");
+        }
+        let request = &self.requests[at];
+        if request.state != State::Held {
+            return Answer::Refused("not held");
+        }
+        let wants = &request.ask.wants;
+        if wants.len() != 1 || matches!(wants[0].mode, Mode::Semaphore { .. }) {
+            return Answer::Refused("not convertible");
+        }
+        let key = wants[0].key.clone();
+        if !up {
+            if !request.upgrading {
+                self.requests[at].ask.wants[0].mode = Mode::Shared;
+            }
+            self.requests[at].upgrading = false;
+            self.serve(self.now);
+        } else if wants[0].mode == Mode::Shared && !request.upgrading {
+            if self.upgrade_waits(&key) {
+                return Answer::Refused("upgrade");
+            }
+            if request.ask.owner.is_some_and(|owner| {
+                self.depends_on_release_of_others(at, owner, &mut vec![], None)
+            }) {
+                return Answer::Refused("deadlock");
+            }
+            self.requests[at].upgrading = true;
+            self.serve(self.now);
+            if self.requests[at].upgrading {
+                self.tell_contended(&key);
+            }
+        }
+        if self.requests[at].upgrading {
+            return Answer::Queued { ahead: 0 };
+        }
+        if up {
+            self.requests[at].tell.retain(|told| *told != Told::Granted);
+        }
+        self.answer(at)
+    }
+
+    pub(crate) fn force_key(&mut self, key: &str) -> Answer {
+        let holders = self.holders(key);
+        for at in &holders {
+            self.end(*at, State::Revoked);
+        }
+        self.forget_the_untold();
+        self.serve(self.now);
+        Answer::Count(holders.len() as u32)
+    }
+
+    pub(crate) fn force_request(&mut self, id: u128) -> Answer {
+        let Some(at) = self.find(id).filter(|at| self.is_live(*at)) else {
+            return Answer::Count(0);
+        };
+        if self.requests[at].state == State::Waiting {
+            self.requests[at].token = None;
+        }
+        self.end(at, State::Revoked);
+        self.forget_the_untold();
+        self.serve(self.now);
+        Answer::Count(1)
+    }
+
+    pub(crate) fn disconnect(&mut self, of: usize) -> Answer {
+        if !self.sessions[of].open {
+            return Answer::Refused("session");
+        }
+        let window = self.sessions[of].window;
+        if window == 0 {
+            self.end_session(of, Some(self.now));
+            self.serve(self.now);
+        } else if self.sessions[of].ends.is_none() {
+            self.sessions[of].ends = Some(self.now + window);
+        }
+        Answer::Done
+    }
+
+    pub(crate) fn resume(&mut self, of: usize) -> Answer {
+        if !self.sessions[of].open {
+            return Answer::Refused("session");
+        }
+        let session = &mut self.sessions[of];
+        let confirmed = session.confirmed;
+        session.ends = None;
+        session.polled = 0;
+        session.confirmed = 0;
+        for request in &mut self.requests {
+            if request.session == Some(of) {
+                for (told, number) in std::mem::take(&mut request.told) {
+                    if number > confirmed && !request.tell.contains(&told) {
+                        request.tell.push(told);
+                    }
+                }
+            }
+        }
+        Answer::Done
+    }
+
+    pub(crate) fn close(&mut self, of: usize) -> Answer {
+        if !self.sessions[of].open {
+            return Answer::Refused("session");
+        }
+        self.end_session(of, None);
+        self.serve(self.now);
+        Answer::Done
+    }
+
+    pub(crate) fn begin_grace(&mut self, until: Time) {
+        self.grace = Some(until);
+    }
+
+    pub(crate) fn end_grace(&mut self) {
+        self.grace = None;
+        self.serve(self.now);
+    }
+
+    pub(crate) fn set_tokens(&mut self, some: bool) {
+        self.no_tokens = !some;
+        self.serve(self.now);
+    }
+
+    /// Everything the session can be told now, which it then was.
+    pub(crate) fn poll(&mut self, of: usize) -> Vec<(u128, Told)> {
+        let session = &mut self.sessions[of];
+        if !session.open || session.ends.is_some() {
+            return vec![];
+        }
+        let mut events = vec![];
+        for request in &mut self.requests {
+            if request.session == Some(of) {
+                request.tell.sort();
+                for told in std::mem::take(&mut request.tell) {
+                    events.push((request.ask.id, told));
+                }
+            }
+        }
+        events
+    }
+
+    /// The real table told these events in this order.
+    pub(crate) fn polled(&mut self, of: usize, events: &[(u128, Told)]) {
+        for (id, told) in events {
+            self.sessions[of].polled += 1;
+            let number = self.sessions[of].polled;
+            let at = self.find(*id).expect("it was told of a request that is");
+            if self.sessions[of].window != 0 {
+                let request = &mut self.requests[at];
+                request.told.retain(|(before, _)| before != told);
+                request.told.push((*told, number));
+            }
+        }
+        if self.sessions[of].window == 0 {
+            self.confirm(of, u32::MAX);
+        }
+    }
+
+    pub(crate) fn confirm(&mut self, of: usize, count: u32) {
+        let session = &mut self.sessions[of];
+        session.confirmed = count.min(session.polled).max(session.confirmed);
+        let confirmed = session.confirmed;
+        for request in &mut self.requests {
+            if request.session == Some(of) {
+                request.told.retain(|(_, number)| *number > confirmed);
+            }
+        }
+        self.forget_the_untold();
+    }
+
+    /// All that happens up to `now`, the earliest first.
+    pub(crate) fn advance(&mut self, now: Time) {
+        self.now = self.now.max(now);
+        while let Some(due) = self.next_due().filter(|due| *due <= self.now) {
+            let ending: Vec<_> = (0..self.sessions.len())
+                .filter(|at| self.sessions[*at].open && self.sessions[*at].ends == Some(due))
+                .collect();
+            if !ending.is_empty() {
+                for session in ending {
+                    self.end_session(session, Some(due));
+                }
+            } else if self.grace == Some(due) {
+                self.grace = None;
+            } else if let Some(key) = self.delay_ending(due) {
+                self.delayed.remove(&key);
+            } else {
+                let at = self.deadline_ending(due);
+                let held = self.requests[at].state == State::Held;
+                if held {
+                    self.delay_keys(at, due);
+                }
+                self.end(
+                    at,
+                    if held {
+                        State::Expired
+                    } else {
+                        State::TimedOut
+                    },
+                );
+                self.forget_the_untold();
+            }
+            self.serve(due);
+        }
+    }
+
+    pub(crate) fn next_due(&self) -> Option<Time> {
+        let sessions = self.sessions.iter().filter(|session| session.open);
+        let requests = (0..self.requests.len()).filter(|at| self.is_live(*at));
+        sessions
+            .filter_map(|session| session.ends)
+            .chain(self.grace)
+            .chain(self.delayed.values().copied())
+            .chain(requests.filter_map(|at| self.requests[at].deadline))
+            .min()
+    }
+
+    // What is known of it.
+
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let live = (0..self.requests.len()).filter(|at| self.is_live(*at));
+        let mut keys: Vec<_> = live
+            .flat_map(|at| {
+                self.requests[at]
+                    .ask
+                    .wants
+                    .iter()
+                    .map(|want| want.key.clone())
+            })
+            .chain(self.delayed.keys().cloned())
+            .collect();
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    pub(crate) fn holders(&self, key: &str) -> Vec<usize> {
+        (0..self.requests.len())
+            .filter(|at| self.requests[*at].state == State::Held && self.mode(*at, key).is_some())
+            .collect()
+    }
+
+    pub(crate) fn waiters(&self, key: &str) -> Vec<usize> {
+        let mut waiters: Vec<_> = (0..self.requests.len())
+            .filter(|at| {
+                self.requests[*at].state == State::Waiting && self.mode(*at, key).is_some()
+            })
+            .collect();
+        waiters.sort_by_key(|at| self.requests[*at].rank);
+        waiters
+    }
+
+    pub(crate) fn mode(&self, at: usize, key: &str) -> Option<Mode> {
+        let wants = &self.requests[at].ask.wants;
+        wants
+            .iter()
+            .find(|want| want.key == key)
+            .map(|want| want.mode)
+    }
+
+    pub(crate) fn find(&self, id: u128) -> Option<usize> {
+        self.requests
+            .iter()
+            .position(|request| request.ask.id == id)
+    }
+
+    pub(crate) fn is_live(&self, at: usize) -> bool {
+        matches!(self.requests[at].state, State::Held | State::Waiting)
+    }
+
+    pub(crate) fn upgrade_waits(&self, key: &str) -> bool {
+        let holders = self.holders(key);
+        holders.iter().any(|at| self.requests[*at].upgrading)
+    }
+
+    // How it works.
+
+    fn report(&mut self, by: usize, id: u128) -> Option<Answer> {
+        let at = self.find(id)?;
+        if self.requests[at].session.is_none() {
+            if self.of_session(by) >= self.limits.of_session {
+                return Some(Answer::Refused("full"));
+            }
+            self.requests[at].session = Some(by);
+        }
+        if self.requests[at].session != Some(by) {
+            return Some(Answer::Refused("id"));
+        }
+        if !self.is_live(at) {
+            return Some(Answer::Refused("ended"));
+        }
+        if self.requests[at].state == State::Held {
+            self.requests[at].tell.retain(|told| *told != Told::Granted);
+        }
+        Some(self.answer(at))
+    }
+
+    fn answer(&self, at: usize) -> Answer {
+        let request = &self.requests[at];
+        if request.state == State::Held {
+            return Answer::Granted {
+                at: request.since,
+                deadline: request.deadline,
+            };
+        }
+        let ahead = request.ask.wants.iter().map(|want| {
+            let waiters = self.waiters(&want.key);
+            waiters.iter().position(|other| *other == at).unwrap()
+        });
+        Answer::Queued {
+            ahead: ahead.max().unwrap() as u32,
+        }
+    }
+
+    fn of_session(&self, session: usize) -> usize {
+        let requests = self.requests.iter();
+        requests
+            .filter(|request| request.session == Some(session))
+            .count()
+    }
+
+    fn is_full(&self, by: usize, ask: &Ask) -> Option<Answer> {
+        let keys = self.keys();
+        let new: Vec<_> = ask
+            .wants
+            .iter()
+            .filter(|want| !keys.contains(&want.key))
+            .collect();
+        let live = || (0..self.requests.len()).filter(|at| self.is_live(*at));
+        let claims: usize = live().map(|at| self.requests[at].ask.wants.len()).sum();
+        let of_key = |key: &String| match key.len() {
+            0..=24 => 0,
+            bytes => (bytes - 20).div_ceil(28),
+        };
+        let pieces: usize = keys.iter().map(of_key).sum::<usize>()
+            + self
+                .requests
+                .iter()
+                .map(|request| request.ask.label.len().div_ceil(28))
+                .sum::<usize>();
+        let more: usize =
+            new.iter().map(|want| of_key(&want.key)).sum::<usize>() + ask.label.len().div_ceil(28);
+        let full = self.of_session(by) >= self.limits.of_session
+            || self.requests.len() >= self.limits.requests
+            || keys.len() + new.len() > self.limits.keys
+            || claims + ask.wants.len() > self.limits.claims
+            || pieces + more > self.limits.pieces;
+        full.then_some(Answer::Refused("full"))
+    }
+
+    fn enter(&mut self, by: usize, ask: &Ask) -> usize {
+        self.back += 1;
+        self.front -= 1;
+        for want in &ask.wants {
+            if let Mode::Semaphore { capacity, .. } = want.mode {
+                self.capacity.insert(want.key.clone(), capacity);
+            }
+        }
+        self.requests.push(Request {
+            ask: ask.clone(),
+            session: Some(by),
+            state: State::Waiting,
+            upgrading: false,
+            since: self.now,
+            deadline: None,
+            token: None,
+            notified: false,
+            rank: if ask.front { self.front } else { self.back },
+            armed: 0,
+            tell: vec![],
+            told: vec![],
+        });
+        self.requests.len() - 1
+    }
+
+    fn arm(&mut self, at: usize, after: Option<Time>) {
+        self.armed += 1;
+        self.requests[at].armed = self.armed;
+        self.requests[at].deadline = after.map(|after| self.now + after);
+    }
+
+    fn hold(&mut self, at: usize, now: Time) {
+        self.armed += 1;
+        let armed = self.armed;
+        let request = &mut self.requests[at];
+        request.state = State::Held;
+        request.since = now;
+        request.deadline = request.ask.lease.map(|lease| now + lease);
+        request.armed = armed;
+        request.token = None;
+        request.tell.push(Told::Granted);
+        for want in request.ask.wants.clone() {
+            self.tell_contended_holder(at, &want.key);
+        }
+    }
+
+    fn is_granting(&self) -> bool {
+        self.grace.is_none() && !self.no_tokens
+    }
+
+    /// Whether the wants go together with those who hold their keys.
+    fn fits(&self, ask: &Ask) -> bool {
+        ask.wants.iter().all(|want| {
+            let capacity = match want.mode {
+                Mode::Semaphore { capacity, .. } => capacity,
+                _ => 0,
+            };
+            self.goes_together(&want.key, want.mode, capacity)
+        })
+    }
+
+    fn goes_together(&self, key: &str, mode: Mode, capacity: u32) -> bool {
+        let holders = self.holders(key);
+        let mut permits = match mode {
+            Mode::Semaphore { permits, .. } => u64::from(permits),
+            _ => 0,
+        };
+        let alike = holders
+            .iter()
+            .all(|at| match (self.mode(*at, key).unwrap(), mode) {
+                (Mode::Shared, Mode::Shared) => true,
+                (Mode::Semaphore { permits: more, .. }, Mode::Semaphore { .. }) => {
+                    permits += u64::from(more);
+                    true
+                }
+                _ => false,
+            });
+        holders.is_empty() || (alike && (mode == Mode::Shared || permits <= u64::from(capacity)))
+    }
+
+    /// Grants whoever can be granted, until nobody can.
+    fn serve(&mut self, now: Time) {
+        self.forget_unused_keys();
+        while self.is_granting() {
+            if let Some(at) = (0..self.requests.len()).find(|at| self.upgrade_is_due(*at)) {
+                let request = &mut self.requests[at];
+                request.upgrading = false;
+                request.ask.wants[0].mode = Mode::Exclusive;
+                request.since = now;
+                request.token = None;
+                if !request.tell.contains(&Told::Granted) {
+                    request.tell.push(Told::Granted);
+                }
+                let key = request.ask.wants[0].key.clone();
+                self.tell_contended_holder(at, &key);
+                continue;
+            }
+            let mut waiting: Vec<_> = (0..self.requests.len())
+                .filter(|at| self.requests[*at].state == State::Waiting)
+                .collect();
+            waiting.sort_by_key(|at| self.requests[*at].rank);
+            let Some(at) = waiting.into_iter().find(|at| self.turn_is_here(*at)) else {
+                return;
+            };
+            self.hold(at, now);
+        }
+    }
+
+    fn upgrade_is_due(&self, at: usize) -> bool {
+        let request = &self.requests[at];
+        request.upgrading && {
+            let key = &request.ask.wants[0].key;
+            self.holders(key) == [at] && !self.delayed.contains_key(key)
+        }
+    }
+
+    fn turn_is_here(&self, at: usize) -> bool {
+        self.requests[at].ask.wants.iter().all(|want| {
+            let capacity = self.capacity.get(&want.key).copied().unwrap_or(0);
+            self.waiters(&want.key)[0] == at
+                && !self.upgrade_waits(&want.key)
+                && !self.delayed.contains_key(&want.key)
+                && self.goes_together(&want.key, want.mode, capacity)
+        })
+    }
+
+    fn tell_contended(&mut self, key: &str) {
+        for at in self.holders(key) {
+            self.tell_contended_holder(at, key);
+        }
+    }
+
+    fn tell_contended_holder(&mut self, at: usize, key: &str) {
+        let behind = !self.waiters(key).is_empty()
+            || (self.upgrade_waits(key) && !self.requests[at].upgrading);
+        let request = &mut self.requests[at];
+        if behind && request.ask.notify && !request.notified {
+            request.notified = true;
+            if request.session.is_some() {
+                request.tell.push(Told::Contended);
+            }
+        }
+    }
+
+    /// Ends a request; it stays until its session was told.
+    fn end(&mut self, at: usize, state: State) {
+        let request = &mut self.requests[at];
+        request.state = state;
+        request.upgrading = false;
+        request.deadline = None;
+        request.told.clear();
+        request.tell = vec![Told::Ended(state)];
+    }
+
+    fn forget_the_untold(&mut self) {
+        self.requests.retain(|request| {
+            matches!(request.state, State::Held | State::Waiting)
+                || (request.session.is_some()
+                    && (!request.tell.is_empty() || !request.told.is_empty()))
+        });
+    }
+
+    fn end_session(&mut self, session: usize, lost_at: Option<Time>) {
+        self.sessions[session].open = false;
+        for at in (0..self.requests.len()).rev() {
+            if self.requests[at].session != Some(session) {
+                continue;
+            }
+            let request = &mut self.requests[at];
+            if request.state == State::Held && request.ask.keep {
+                request.session = None;
+                request.upgrading = false;
+                request.tell.clear();
+                request.told.clear();
+                continue;
+            }
+            if request.state == State::Held
+                && let Some(lost_at) = lost_at
+            {
+                self.delay_keys(at, lost_at);
+            }
+            self.requests.remove(at);
+        }
+    }
+
+    fn delay_keys(&mut self, at: usize, from: Time) {
+        let ask = &self.requests[at].ask;
+        if ask.delay != 0 {
+            for want in &ask.wants {
+                let until = self.delayed.entry(want.key.clone()).or_insert(0);
+                *until = (*until).max(from + ask.delay);
+            }
+        }
+    }
+
+    fn delay_ending(&self, due: Time) -> Option<String> {
+        let mut delayed = self.delayed.iter();
+        delayed
+            .find(|(_, until)| **until == due)
+            .map(|(key, _)| key.clone())
+    }
+
+    fn deadline_ending(&self, due: Time) -> usize {
+        (0..self.requests.len())
+            .filter(|at| self.is_live(*at) && self.requests[*at].deadline == Some(due))
+            .min_by_key(|at| {
+                let request = &self.requests[*at];
+                (request.state == State::Waiting, request.armed)
+            })
+            .unwrap()
+    }
+
+    fn forget_unused_keys(&mut self) {
+        let keys = self.keys();
+        self.capacity.retain(|key, _| keys.contains(key));
+    }
+
+    fn may_touch(&self, by: usize, at: usize) -> bool {
+        let request = &self.requests[at];
+        request.ask.keep || (self.sessions[by].open && request.session == Some(by))
+    }
+
+    // Owners that wait for each other.
+
+    fn closes_cycle(&self, ask: &Ask, owner: u32) -> bool {
+        let front = ask.front.then(|| ask.wants[0].key.as_str());
+        let mut seen = vec![];
+        ask.wants.iter().any(|want| {
+            let ahead = if ask.front {
+                vec![]
+            } else {
+                self.waiters(&want.key)
+            };
+            self.depends(&want.key, want.mode, &ahead, owner, &mut seen, front)
+        })
+    }
+
+    /// Whether a grant behind these waiters and the key's holders needs the owner.
+    fn depends(
+        &self,
+        key: &str,
+        mode: Mode,
+        ahead: &[usize],
+        owner: u32,
+        seen: &mut Vec<usize>,
+        front: Option<&str>,
+    ) -> bool {
+        let apart = |at: usize| {
+            mode != Mode::Shared
+                || self.mode(at, key) != Some(Mode::Shared)
+                || self.upgrade_waits(key)
+        };
+        let holders = self.holders(key);
+        holders
+            .iter()
+            .chain(ahead)
+            .any(|at| apart(*at) && self.release_depends(*at, owner, seen, front))
+            || ahead
+                .iter()
+                .any(|at| self.grant_depends(*at, owner, seen, front))
+    }
+
+    fn release_depends(
+        &self,
+        at: usize,
+        owner: u32,
+        seen: &mut Vec<usize>,
+        front: Option<&str>,
+    ) -> bool {
+        match self.requests[at].ask.owner {
+            None => false,
+            Some(other) if other == owner => true,
+            Some(other) => (0..self.requests.len())
+                .filter(|at| self.requests[*at].ask.owner == Some(other))
+                .filter(|at| {
+                    self.requests[*at].state == State::Waiting || self.requests[*at].upgrading
+                })
+                .any(|at| self.grant_depends(at, owner, seen, front)),
+        }
+    }
+
+    fn grant_depends(
+        &self,
+        at: usize,
+        owner: u32,
+        seen: &mut Vec<usize>,
+        front: Option<&str>,
+    ) -> bool {
+        if seen.contains(&at) {
+            return false;
+        }
+        seen.push(at);
+        if self.requests[at].upgrading {
+            return self.depends_on_release_of_others(at, owner, seen, front);
+        }
+        self.requests[at].ask.wants.iter().any(|want| {
+            let waiters = self.waiters(&want.key);
+            let ahead: Vec<_> = waiters
+                .into_iter()
+                .take_while(|other| *other != at)
+                .collect();
+            front == Some(want.key.as_str())
+                || self.depends(&want.key, want.mode, &ahead, owner, seen, front)
+        })
+    }
+
+    fn depends_on_release_of_others(
+        &self,
+        at: usize,
+        owner: u32,
+        seen: &mut Vec<usize>,
+        front: Option<&str>,
+    ) -> bool {
+        let holders = self.holders(&self.requests[at].ask.wants[0].key);
+        holders
+            .iter()
+            .any(|other| *other != at && self.release_depends(*other, owner, seen, front))
+    }
+}
