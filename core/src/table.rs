@@ -124,7 +124,7 @@ impl<S: Storage> LockTable<S> {
     ///
     /// [`ResumeError::Unknown`] if it has ended.
     pub fn resume(&mut self, now: Instant, session: SessionId) -> Result<(), ResumeError> {
-        self.at(now, Touches::Sessions);
+        self.at(now, Touches::Session(session));
         self.core().resume(session)
     }
 
