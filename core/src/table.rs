@@ -277,8 +277,8 @@ impl<S: Storage> LockTable<S> {
 
     /// No token above `ceiling` is given; grants beyond it wait until it is raised.
     pub fn set_token_ceiling(&mut self, now: Instant, ceiling: FencingToken) {
-        // What is due may be granted before or after: that only moves tokens around.
-        let touches = if self.head.stalled {
+        // While there are tokens left, what is due needs no others.
+        let touches = if self.head.next_token > self.head.token_ceiling {
             Touches::Everything
         } else {
             Touches::Sessions
