@@ -61,6 +61,7 @@ impl Arena {
     }
 
     /// How many slots must exist so that `more` can be taken.
+    #[cfg(feature = "alloc")]
     pub(crate) const fn slots_needed(&self, more: u32) -> u32 {
         let vacant = self.fresh - self.used;
         self.fresh + more.saturating_sub(vacant)

@@ -42,6 +42,13 @@ mod sealed {
 
     /// How many vacant slots a request may need at most.
     #[derive(Clone, Copy, Debug, Default)]
+    #[cfg_attr(
+        not(feature = "alloc"),
+        expect(
+            dead_code,
+            reason = "fixed storage has all its slots from the beginning"
+        )
+    )]
     pub struct Spare {
         pub(crate) sessions: u32,
         pub(crate) requests: u32,

@@ -131,7 +131,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn run<S: lmx_core::storage::Storage>(config: TableConfig, ops: &[Op]) {
+fn run<S: lmx_core::storage::Storage>(config: &TableConfig, ops: &[Op]) {
     let mut rig = Rig::<S>::new(config);
     for op in ops {
         rig.apply(op);
@@ -145,11 +145,11 @@ proptest! {
 
     #[test]
     fn growable_is_as_plain(ops in vec(op(), 1..80), timers in prop_oneof![Just(1), Just(1024)]) {
-        run::<Growable>(config(timers), &ops);
+        run::<Growable>(&config(timers), &ops);
     }
 
     #[test]
     fn fixed_is_as_plain(ops in vec(op(), 1..80), timers in prop_oneof![Just(1), Just(1024)]) {
-        run::<Small>(config(timers), &ops);
+        run::<Small>(&config(timers), &ops);
     }
 }

@@ -380,7 +380,7 @@ impl<'a> Words<'a> {
         want.wait = match self.millis("wait") {
             None => Wait::Forever,
             Some(Duration::ZERO) => Wait::No,
-            Some(wait) => Wait::For(wait),
+            Some(bound) => Wait::For(bound),
         };
         want.owner = self
             .options

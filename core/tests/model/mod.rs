@@ -692,7 +692,7 @@ impl Model {
 
     fn goes_together(&self, key: &str, mode: Mode, capacity: u32) -> bool {
         let holders = self.holders(key);
-        let mut permits = match mode {
+        let mut sum = match mode {
             Mode::Semaphore { permits, .. } => u64::from(permits),
             _ => 0,
         };
@@ -700,13 +700,13 @@ impl Model {
             .iter()
             .all(|at| match (self.mode(*at, key).unwrap(), mode) {
                 (Mode::Shared, Mode::Shared) => true,
-                (Mode::Semaphore { permits: more, .. }, Mode::Semaphore { .. }) => {
-                    permits += u64::from(more);
+                (Mode::Semaphore { permits: held, .. }, Mode::Semaphore { .. }) => {
+                    sum += u64::from(held);
                     true
                 }
                 _ => false,
             });
-        holders.is_empty() || (alike && (mode == Mode::Shared || permits <= u64::from(capacity)))
+        holders.is_empty() || (alike && (mode == Mode::Shared || sum <= u64::from(capacity)))
     }
 
     /// Grants whoever can be granted, until nobody can.

@@ -100,7 +100,7 @@ pub(crate) struct Rig<S: Storage> {
 }
 
 impl<S: Storage> Rig<S> {
-    pub(crate) fn new(config: TableConfig) -> Self {
+    pub(crate) fn new(config: &TableConfig) -> Self {
         let limits = Limits {
             sessions: config.sessions_max as usize,
             keys: config.keys_max as usize,
@@ -112,7 +112,7 @@ impl<S: Storage> Rig<S> {
         Self {
             table: LockTable::new(TableConfig {
                 first_token: FencingToken::new(FIRST_TOKEN).unwrap(),
-                ..config
+                ..config.clone()
             })
             .unwrap(),
             model: Model::new(limits, FIRST_TOKEN),
@@ -502,7 +502,7 @@ fn with_acquire<T>(ask: &Ask, then: impl FnOnce(&Acquire<'_>) -> T) -> T {
     want.wait = match ask.wait {
         None => Wait::Forever,
         Some(0) => Wait::No,
-        Some(wait) => Wait::For(ms(wait)),
+        Some(bound) => Wait::For(ms(bound)),
     };
     want.keep = ask.keep;
     want.notify_contended = ask.notify;
