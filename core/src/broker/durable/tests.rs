@@ -1,1 +1,524 @@
+//! Promises against what is durable, with crashes in between.
 
+use alloc::{format, string::String, vec};
+
+use super::super::{Broker, BrokerConfig, ConnectionId, Durability, Record};
+use super::*;
+use crate::table::Wait;
+use crate::wire::{
+    AcquireFields, Answer, Command, Hello, Reply, Request, SeqBuf, Ticket, WantFields, frame,
+};
+
+const KEPT: Option<Duration> = None;
+
+/// A broker, and the disk under it.
+struct World {
+    now: Instant,
+    broker: Broker,
+    disk: Option<Record>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            now: Instant::from_millis(1000),
+            broker: Broker::new(Instant::EPOCH, BrokerConfig::default()).unwrap(),
+            disk: None,
+        };
+        world.restart();
+        world
+    }
+
+    /// A new broker begins with what is durable.
+    fn restart(&mut self) {
+        let config = BrokerConfig {
+            durability: Durability::Durable(self.disk.take()),
+            ..BrokerConfig::default()
+        };
+        self.broker = Broker::new(self.now, config).unwrap();
+        self.write();
+    }
+
+    /// All that could believe in a hold cannot any more.
+    fn end_grace(&mut self) {
+        if let Some(until) = self.broker.grace_until() {
+            self.later(until.saturating_duration_since(self.now));
+        }
+    }
+
+    /// The disk takes what it is given.
+    fn write(&mut self) {
+        while let Some(record) = self.broker.poll_record() {
+            self.disk = Some(record);
+            self.broker.handle_durable(self.now);
+        }
+    }
+
+    fn later(&mut self, by: Duration) {
+        self.now = self.now + by;
+        self.broker.handle_timeout(self.now);
+    }
+
+    fn connect(&mut self) -> Peer {
+        let connection = self.broker.connect(self.now).unwrap();
+        self.broker
+            .handle_input(self.now, connection, &crate::wire::MAGIC);
+        Peer { connection, tag: 0 }
+    }
+
+    fn hello(&mut self, resume: Option<Ticket>, window_secs: u64) -> Peer {
+        let mut peer = self.connect();
+        let resume_window = Duration::from_secs(window_secs);
+        peer.send(
+            self,
+            Command::Hello(Hello {
+                auth: &[],
+                resume_window,
+                resume,
+                name: "",
+            }),
+        );
+        peer
+    }
+
+    /// A session that is open, and durable.
+    fn session(&mut self) -> (Peer, Ticket) {
+        let mut peer = self.hello(None, 4);
+        self.write();
+        let welcome = peer.read(self);
+        let ticket = ticket_of(&welcome);
+        (peer, ticket)
+    }
+}
+
+struct Peer {
+    connection: ConnectionId,
+    tag: u32,
+}
+
+impl Peer {
+    fn send(&mut self, world: &mut World, body: Command<'_>) {
+        self.tag += 1;
+        let request = Request {
+            tag: self.tag,
+            seen: 0,
+            body,
+        };
+        let mut bytes = vec![];
+        frame::append(&request, &mut bytes);
+        world
+            .broker
+            .handle_input(world.now, self.connection, &bytes);
+    }
+
+    fn acquire(&mut self, world: &mut World, id: u128, key: &str, keep: bool) {
+        self.ask(world, id, key, keep, KEPT, None);
+    }
+
+    fn ask(
+        &mut self,
+        world: &mut World,
+        id: u128,
+        key: &str,
+        keep: bool,
+        lease: Option<Duration>,
+        reclaimed: Option<u64>,
+    ) {
+        let mut buffer = [0; 256];
+        let mut wants = SeqBuf::new(&mut buffer);
+        assert!(wants.push(&WantFields {
+            key: key.as_bytes(),
+            mode: Mode::Exclusive,
+        }));
+        let fields = AcquireFields {
+            id: RequestId::from_u128(id),
+            wants: wants.finish(),
+            lease,
+            wait: Wait::Forever,
+            keep,
+            notify_contended: false,
+            label: b"label",
+            owner: None,
+            lock_delay: Duration::ZERO,
+        };
+        let command = match reclaimed {
+            None => Command::Acquire(fields),
+            Some(token) => Command::Reclaim {
+                request: fields,
+                token: FencingToken::new(token).unwrap(),
+            },
+        };
+        self.send(world, command);
+    }
+
+    fn release(&mut self, world: &mut World, id: u128) {
+        let id = RequestId::from_u128(id);
+        self.send(world, Command::Release { id });
+    }
+
+    /// Everything that may be read now, in words.
+    fn read(&mut self, world: &mut World) -> Vec<u8> {
+        let bytes = world.broker.output(self.connection).to_vec();
+        world
+            .broker
+            .consume_output(world.now, self.connection, bytes.len());
+        bytes
+    }
+
+    fn words(&mut self, world: &mut World) -> Vec<String> {
+        words(&self.read(world))
+    }
+}
+
+fn replies(mut bytes: &[u8]) -> Vec<Reply<'_>> {
+    let mut replies = vec![];
+    while let Some(frame) = frame::split(bytes, 1 << 20).unwrap() {
+        replies.push(Reply::decode(frame.body).unwrap());
+        bytes = frame.rest;
+    }
+    replies
+}
+
+fn words(bytes: &[u8]) -> Vec<String> {
+    replies(bytes)
+        .iter()
+        .map(|reply| match reply.body {
+            Answer::Welcome(welcome) => format!("{:?}", welcome.resumed).to_lowercase(),
+            Answer::Granted { id, grant } => {
+                format!("granted {} {}", id.as_u128(), grant.token)
+            }
+            Answer::Queued { id, .. } => format!("queued {}", id.as_u128()),
+            Answer::Released { id } => format!("released {}", id.as_u128()),
+            Answer::AcquireRefused { error, .. } => format!("{error:?}"),
+            other => format!("{other:?}"),
+        })
+        .collect()
+}
+
+fn ticket_of(bytes: &[u8]) -> Ticket {
+    match replies(bytes).first().map(|reply| reply.body) {
+        Some(Answer::Welcome(welcome)) => welcome.ticket,
+        other => panic!("no welcome but {other:?}"),
+    }
+}
+
+#[test]
+fn a_session_is_not_welcomed_before_it_is_known_to_a_successor() {
+    let mut world = World::new();
+    let mut peer = world.hello(None, 4);
+    assert_eq!(peer.words(&mut world), [""; 0]);
+    assert!(!world.broker.is_durable());
+    world.write();
+    assert_eq!(peer.words(&mut world), ["new"]);
+    assert_eq!(world.disk.as_ref().unwrap().sessions.len(), 1);
+}
+
+#[test]
+fn a_grant_in_an_open_session_waits_for_nothing() {
+    let mut world = World::new();
+    let (mut peer, _) = world.session();
+    peer.acquire(&mut world, 1, "key", false);
+    assert_eq!(peer.words(&mut world), ["granted 1 1"]);
+    assert_eq!(world.broker.poll_record(), None);
+}
+
+#[test]
+fn a_kept_hold_is_not_granted_before_a_successor_would_restore_it() {
+    let mut world = World::new();
+    let (mut peer, _) = world.session();
+    peer.acquire(&mut world, 1, "key", true);
+    assert_eq!(peer.words(&mut world), [""; 0]);
+    world.write();
+    assert_eq!(peer.words(&mut world), ["granted 1 1"]);
+
+    world.restart();
+    let (mut other, _) = world.session();
+    other.acquire(&mut world, 2, "key", false);
+    assert_eq!(other.words(&mut world), ["queued 2"]);
+    // Not even when the grace period, and the session of this one, are over.
+    world.later(Duration::from_secs(3600));
+    world.later(Duration::from_secs(3600));
+    let (mut other, _) = world.session();
+    other.acquire(&mut world, 3, "key", false);
+    assert_eq!(other.words(&mut world), ["queued 3"]);
+    other.release(&mut world, 1);
+    world.write();
+    let words = other.words(&mut world);
+    assert_eq!(words[0], "released 1");
+    assert!(words[1].starts_with("granted 3 "), "{words:?}");
+}
+
+#[test]
+fn the_end_of_a_kept_hold_is_not_told_before_a_successor_knows() {
+    let mut world = World::new();
+    let (mut peer, _) = world.session();
+    peer.acquire(&mut world, 1, "key", true);
+    world.write();
+    peer.read(&mut world);
+    peer.release(&mut world, 1);
+    assert_eq!(peer.words(&mut world), [""; 0]);
+    world.write();
+    assert_eq!(peer.words(&mut world), ["released 1"]);
+    assert_eq!(world.disk.as_ref().unwrap().holds, []);
+}
+
+#[test]
+fn others_do_not_wait_for_the_disk_with_a_kept_hold() {
+    let mut world = World::new();
+    let (mut keeper, _) = world.session();
+    let (mut other, _) = world.session();
+    keeper.acquire(&mut world, 1, "kept", true);
+    other.acquire(&mut world, 2, "other", false);
+    assert_eq!(keeper.words(&mut world), [""; 0]);
+    assert_eq!(other.words(&mut world), ["granted 2 2"]);
+}
+
+#[test]
+fn a_long_lease_of_a_kept_hold_survives_a_crash() {
+    let mut world = World::new();
+    let (mut peer, _) = world.session();
+    let hour = Some(Duration::from_secs(3600));
+    peer.ask(&mut world, 1, "key", true, hour, None);
+    world.write();
+    assert_eq!(peer.words(&mut world), ["granted 1 1"]);
+    world.restart();
+    world.later(Duration::from_secs(3599));
+    let (mut other, _) = world.session();
+    other.acquire(&mut world, 2, "key", false);
+    assert_eq!(other.words(&mut world), ["queued 2"]);
+    world.later(Duration::from_secs(1));
+    world.write();
+    let words = other.words(&mut world);
+    assert!(words[0].starts_with("granted 2 "), "{words:?}");
+}
+
+#[test]
+fn after_a_crash_reclaims_are_honoured_and_others_wait_for_them() {
+    let mut world = World::new();
+    let (mut holder, ticket) = world.session();
+    let (_idle, idle_ticket) = world.session();
+    holder.acquire(&mut world, 1, "key", false);
+    assert_eq!(holder.words(&mut world), ["granted 1 1"]);
+
+    world.restart();
+    let (mut newcomer, _) = world.session();
+    newcomer.acquire(&mut world, 2, "other key", false);
+    assert_eq!(newcomer.words(&mut world), ["queued 2"]);
+
+    let mut holder = world.hello(Some(ticket), 4);
+    holder.ask(&mut world, 1, "key", false, None, Some(1));
+    world.write();
+    assert_eq!(holder.words(&mut world), ["restarted", "granted 1 1"]);
+    holder.send(&mut world, Command::Ping);
+    // The other session could still hold anything.
+    assert_eq!(newcomer.words(&mut world), [""; 0]);
+    let mut idle = world.hello(Some(idle_ticket), 4);
+    idle.send(&mut world, Command::Ping);
+    world.write();
+    let words = newcomer.words(&mut world);
+    assert!(words[0].starts_with("granted 2 "), "{words:?}");
+    assert_eq!(world.broker.grace_until(), None);
+}
+
+#[test]
+fn tokens_rise_over_a_crash() {
+    let mut world = World::new();
+    let mut last = 0;
+    for round in 0..5 {
+        world.end_grace();
+        let (mut peer, _) = world.session();
+        peer.acquire(&mut world, 1, "key", false);
+        let bytes = peer.read(&mut world);
+        let token = replies(&bytes)
+            .iter()
+            .find_map(|reply| match reply.body {
+                Answer::Granted { grant, .. } => Some(grant.token.as_u64()),
+                _ => None,
+            })
+            .unwrap_or_else(|| panic!("round {round}: {:?}", words(&bytes)));
+        assert!(token > last);
+        last = token;
+        world.restart();
+    }
+}
+
+#[test]
+fn the_grace_period_ends_when_nobody_can_believe_any_more() {
+    let mut world = World::new();
+    let (mut holder, ticket) = world.session();
+    holder.acquire(&mut world, 1, "key", false);
+    world.restart();
+    let until = world.broker.grace_until().unwrap();
+    let idle_max = BrokerConfig::default().idle_max;
+    assert_eq!(until, world.now + idle_max);
+    let (mut other, _) = world.session();
+    other.acquire(&mut world, 2, "key", false);
+    assert_eq!(other.words(&mut world), ["queued 2"]);
+    world.later(idle_max / 2);
+    other.send(&mut world, Command::Ping);
+    assert_eq!(other.words(&mut world), ["Pong"]);
+    world.later(idle_max / 2);
+    let words = other.words(&mut world);
+    assert!(words[0].starts_with("granted 2 "), "{words:?}");
+    // Too late.
+    let mut holder = world.hello(Some(ticket), 4);
+    holder.ask(&mut world, 1, "key", false, None, Some(1));
+    world.write();
+    assert_eq!(holder.words(&mut world), ["restarted", "ReclaimTooLate"]);
+}
+
+#[test]
+fn a_stop_with_nothing_held_leaves_nothing_to_wait_for() {
+    let mut world = World::new();
+    let (mut peer, _) = world.session();
+    peer.acquire(&mut world, 1, "key", false);
+    peer.release(&mut world, 1);
+    world.broker.stop(world.now);
+    world.write();
+    world.restart();
+    assert_eq!(world.broker.grace_until(), None);
+}
+
+#[test]
+fn a_stop_with_something_held_waits_for_its_holder_only() {
+    let mut world = World::new();
+    let (mut holder, ticket) = world.session();
+    let (_idle, _) = world.session();
+    holder.acquire(&mut world, 1, "key", false);
+    world.broker.stop(world.now);
+    world.write();
+    world.restart();
+    assert_eq!(world.broker.outstanding_sessions(), 1);
+    let mut holder = world.hello(Some(ticket), 4);
+    holder.ask(&mut world, 1, "key", false, None, Some(1));
+    holder.send(&mut world, Command::Ping);
+    assert_eq!(world.broker.grace_until(), None);
+}
+
+#[test]
+fn a_crash_in_the_grace_period_does_not_shorten_it_for_those_who_wait_in_it() {
+    let mut world = World::new();
+    let (mut holder, ticket) = world.session();
+    holder.acquire(&mut world, 1, "key", false);
+    world.restart();
+    let until = world.broker.grace_until().unwrap();
+    let (_newcomer, _) = world.session();
+    world.later(Duration::from_secs(1));
+    world.restart();
+    assert!(world.broker.grace_until().unwrap() >= until);
+    let mut holder = world.hello(Some(ticket), 4);
+    holder.ask(&mut world, 1, "key", false, None, Some(1));
+    world.write();
+    assert_eq!(holder.words(&mut world), ["restarted", "granted 1 1"]);
+}
+
+#[test]
+fn conflicting_reclaims_are_refused() {
+    let mut world = World::new();
+    let (mut one, ticket_of_one) = world.session();
+    let (_, ticket_of_two) = world.session();
+    one.acquire(&mut world, 1, "key", false);
+    world.restart();
+    let mut one = world.hello(Some(ticket_of_one), 4);
+    one.ask(&mut world, 1, "key", false, None, Some(1));
+    let mut two = world.hello(Some(ticket_of_two), 4);
+    two.ask(&mut world, 2, "key", false, None, Some(2));
+    // No ticket, no reclaim.
+    let mut stranger = world.hello(None, 4);
+    stranger.ask(&mut world, 3, "free key", false, None, Some(3));
+    world.write();
+    assert_eq!(one.words(&mut world), ["restarted", "granted 1 1"]);
+    assert_eq!(two.words(&mut world), ["restarted", "ReclaimConflict"]);
+    assert_eq!(stranger.words(&mut world), ["new", "ReclaimTooLate"]);
+}
+
+#[test]
+fn a_ticket_that_nobody_was_given_is_worth_nothing() {
+    let mut world = World::new();
+    let (_, mut ticket) = world.session();
+    ticket.secret[0] ^= 1;
+    world.restart();
+    let mut forger = world.hello(Some(ticket), 4);
+    forger.ask(&mut world, 1, "key", false, None, Some(1));
+    world.write();
+    assert_eq!(forger.words(&mut world), ["lost", "ReclaimTooLate"]);
+}
+
+#[test]
+fn a_kept_hold_whose_end_was_lost_gives_way_to_a_later_grant() {
+    let mut world = World::new();
+    let (mut keeper, _) = world.session();
+    let (mut other, ticket) = world.session();
+    keeper.acquire(&mut world, 1, "key", true);
+    world.write();
+    other.acquire(&mut world, 2, "key", false);
+    keeper.release(&mut world, 1);
+    // The end of the kept hold is not durable, so nobody is told of the grant in the
+    // same breath. But one that comes after it is.
+    other.read(&mut world);
+    other.release(&mut world, 2);
+    other.acquire(&mut world, 3, "key", false);
+    world.restart();
+    let mut other = world.hello(Some(ticket), 4);
+    other.ask(&mut world, 3, "key", false, None, Some(3));
+    world.write();
+    assert_eq!(other.words(&mut world), ["restarted", "granted 3 3"]);
+}
+
+#[test]
+fn a_live_mutex_client_can_hold_and_not_reclaim_so_its_time_is_waited_for() {
+    let mut world = World::new();
+    let client = world.broker.connect(world.now).unwrap();
+    let line = b"{\"type\":\"lock\",\"uuid\":\"1\",\"key\":\"key\",\"ttl\":4000}\n";
+    world.broker.handle_input(world.now, client, line);
+    assert_eq!(world.broker.output(client), b"");
+    world.write();
+    assert!(!world.broker.output(client).is_empty());
+    world.restart();
+    assert_eq!(world.broker.outstanding_sessions(), 0);
+    assert!(world.broker.grace_until().is_some());
+}
+
+#[test]
+fn sessions_that_ended_are_forgotten_without_anybody_waiting() {
+    let mut world = World::new();
+    let (mut peer, _) = world.session();
+    peer.send(&mut world, Command::Goodbye);
+    assert_eq!(peer.words(&mut world), ["Bye"]);
+    let due = world.broker.poll_timeout().unwrap();
+    world.later(due.saturating_duration_since(world.now));
+    world.write();
+    assert_eq!(world.disk.as_ref().unwrap().sessions, []);
+    world.restart();
+    assert_eq!(world.broker.grace_until(), None);
+}
+
+#[test]
+fn a_connection_that_is_to_close_stays_open_until_its_last_words_may_be_shown() {
+    let mut world = World::new();
+    let (mut peer, _) = world.session();
+    peer.acquire(&mut world, 1, "key", true);
+    peer.send(&mut world, Command::Goodbye);
+    assert_eq!(peer.words(&mut world), [""; 0]);
+    assert!(!world.broker.is_closing(peer.connection));
+    world.write();
+    assert_eq!(peer.words(&mut world), ["granted 1 1", "Bye"]);
+    assert!(world.broker.is_closing(peer.connection));
+}
+
+#[test]
+fn tokens_are_reserved_before_they_run_out() {
+    let mut world = World::new();
+    let (mut peer, _) = world.session();
+    let ceiling = world.disk.as_ref().unwrap().token_ceiling.as_u64();
+    assert!(ceiling >= TOKEN_BLOCK);
+    peer.acquire(&mut world, 1, "key", false);
+    world.write();
+    world.restart();
+    // The successor's first token is beyond every one that could have been given.
+    world.end_grace();
+    let (mut peer, _) = world.session();
+    peer.acquire(&mut world, 2, "key", false);
+    let expected = format!("granted 2 {}", ceiling + 1);
+    assert_eq!(peer.words(&mut world), [expected]);
+}
