@@ -74,7 +74,6 @@ impl Driver {
             if let Some(connected) = connected {
                 self.begin(&mut state, connected);
             }
-            state.machine.handle_timeout(clock::now());
             let more = self.turn(cx, &mut state);
             let connects = self.wants_connecting(&mut state);
             if state.machine.is_closed() && state.stream.is_none() {
@@ -168,6 +167,8 @@ impl Driver {
                 }
             }
         }
+        // After the reads: what has arrived in time is not late because nobody looked.
+        state.machine.handle_timeout(clock::now());
         hung_up |= state.poll_write(cx).is_err();
         let is_written = state.machine.output().is_empty();
         hung_up |= state.machine.is_closing() && is_written;

@@ -72,6 +72,9 @@ pub enum LockError {
     /// It was ended by force while it waited.
     #[error("the request was ended by force while it waited")]
     Revoked,
+    /// It was granted, and lost before this was told.
+    #[error("the lock was granted, and lost before it could be used: {0}")]
+    Lost(Loss),
     /// It was cancelled by its id while it waited.
     #[error("the request was cancelled while it waited")]
     Cancelled,

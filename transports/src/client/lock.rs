@@ -289,7 +289,8 @@ impl LockFuture {
             }
             End::Refused(Refusal::Closed) => LockError::Closed,
             End::Cancelled | End::Released(_) => LockError::Cancelled,
-            End::Refused(_) | End::Lost(_) => {
+            End::Lost(why) => LockError::Lost(why),
+            End::Refused(_) => {
                 let shared = &self.client.handle.shared;
                 LockError::Connect(shared.lock().why_unreachable(&shared.endpoint))
             }
