@@ -62,7 +62,7 @@ fn main_with(typed: Vec<OsString>) -> ExitCode {
         Command::Inspect(typed) => query::inspect(typed),
         Command::Status(typed) => query::status(typed),
         Command::InspectBroker(typed) => query::ask_on_stdin(typed),
-        Command::Bench(typed) => bench::bench(typed),
+        Command::Bench(typed) => bench::bench(&typed),
         Command::Completions(typed) => generate::completions(&typed),
         Command::Man(typed) => generate::man(&typed),
     };

@@ -111,7 +111,7 @@ fn shown(guard: &Guard, lease: Option<Duration>, format: Format) -> Vec<u8> {
         Format::Shell => {
             let mut text = b"export LMX_KEY=".to_vec();
             text.extend(print::quoted_for_shell(guard.key()));
-            let deadline = ending.map(|ending| ending.at()).unwrap_or_default();
+            let deadline = ending.map(Ending::at).unwrap_or_default();
             let rest = format!(
                 "\nexport LMX_ID='{id}'\nexport LMX_TOKEN='{token}'\nexport LMX_DEADLINE='{deadline}'\n"
             );

@@ -1,4 +1,7 @@
 //! What was typed, before it means anything.
+//!
+//! The comments on fields and variants are the help texts, as they are printed.
+#![expect(clippy::doc_markdown, reason = "help texts are not Markdown")]
 
 mod bench;
 mod lock;

@@ -1,6 +1,7 @@
 //! `lmx bench`: a closed loop of lock/unlock cycles.
 
 use std::cell::Cell;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ const MICROS_MAX: u64 = 3_600_000_000;
 const PERCENTILES: [(&str, f64); 4] = [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p999", 99.9)];
 
 /// `lmx bench`.
-pub(super) fn bench(typed: BenchArgs) -> Outcome {
+pub(super) fn bench(typed: &BenchArgs) -> Outcome {
     let place = Place::new(
         typed.at.clone(),
         typed.port,
@@ -36,7 +37,7 @@ pub(super) fn bench(typed: BenchArgs) -> Outcome {
     let executor = LocalExecutor::new();
     smol::block_on(executor.run(async {
         let mut signals = signals::catch(&signals::ENDS)?;
-        let measured = measure(&executor, &place, &typed);
+        let measured = measure(&executor, &place, typed);
         match signals::unless_ended(&mut signals, measured).await {
             Ok(measured) => measured?.print(typed.json).map(|()| exit::DONE),
             Err(code) => Ok(code),
@@ -226,10 +227,8 @@ fn percentiles_json(histogram: &Histogram<u64>) -> Value {
 fn percentiles_line(what: &str, histogram: &Histogram<u64>) -> String {
     let mut line = format!("{what:6}");
     for (name, percentile) in PERCENTILES {
-        line += &format!(
-            "  {name} {} \u{b5}s",
-            histogram.value_at_percentile(percentile)
-        );
+        let value = histogram.value_at_percentile(percentile);
+        let _ = write!(line, "  {name} {value} \u{b5}s");
     }
     line + &format!("  max {} \u{b5}s\n", histogram.max())
 }

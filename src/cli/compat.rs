@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::exit::Failure;
 
@@ -42,9 +42,8 @@ pub(super) struct OptionObject {
     pub(super) port: Option<u16>,
     /// The broker's Unix socket.
     pub(super) uds_path: Option<PathBuf>,
-    /// Milliseconds until the lock ends by itself; `null` for never.
-    #[serde(deserialize_with = "null_is_a_value")]
-    pub(super) ttl: Option<Option<u64>>,
+    /// Milliseconds until the lock ends by itself; `null`, as its absence, is never.
+    pub(super) ttl: Option<u64>,
     /// Milliseconds that one attempt to lock lasts.
     pub(super) lock_request_timeout: Option<u64>,
     /// Attempts to lock.
@@ -82,10 +81,9 @@ impl OptionObject {
     /// The lease that `ttl` stands for.
     pub(super) fn lease(&self) -> Result<Option<Duration>, Failure> {
         match self.ttl {
-            Some(Some(0)) => Err(Failure::usage("a ttl is longer than 0 ms")
+            Some(0) => Err(Failure::usage("a ttl is longer than 0 ms")
                 .hint("leave it out, or say null, for a lock that lasts until it is released")),
-            Some(Some(ms)) => Ok(Some(Duration::from_millis(ms))),
-            Some(None) | None => Ok(None),
+            ttl => Ok(ttl.map(Duration::from_millis)),
         }
     }
 
@@ -118,10 +116,6 @@ impl KeyText {
             Self::Number(number) => number.to_string().into_bytes(),
         }
     }
-}
-
-fn null_is_a_value<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::Error> {
-    Option::deserialize(from).map(Some)
 }
 
 #[cfg(test)]
@@ -158,9 +152,14 @@ mod tests {
             object.key.clone().map(KeyText::into_bytes),
             Some(b"7".to_vec())
         );
-        assert_eq!(object.ttl, Some(None));
+        assert_eq!(object.lease().unwrap(), None);
         assert_eq!(object.wait(), Some(Duration::from_secs(1)));
-        assert_eq!(OptionObject::parse("{}").unwrap().ttl, None);
+        let object = OptionObject::parse(r#"{"ttl":9}"#).unwrap();
+        assert_eq!(object.lease().unwrap(), Some(Duration::from_millis(9)));
+        OptionObject::parse(r#"{"ttl":0}"#)
+            .unwrap()
+            .lease()
+            .unwrap_err();
         assert_eq!(OptionObject::parse("{}").unwrap().wait(), None);
     }
 

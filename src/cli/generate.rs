@@ -8,7 +8,7 @@ use clap::CommandFactory as _;
 use super::Outcome;
 use super::args::{Args, CompletionsArgs, ManArgs};
 use super::exit::{self, Failure};
-use super::print::print;
+use super::print::{print, shown};
 
 /// `lmx completions`.
 pub(super) fn completions(typed: &CompletionsArgs) -> Outcome {
@@ -30,16 +30,15 @@ pub(super) fn man(typed: &ManArgs) -> Outcome {
     let subcommand = visible(&all).find(|subcommand| {
         subcommand.get_name() == name || subcommand.get_all_aliases().any(|alias| alias == name)
     });
-    match subcommand {
-        Some(found) => {
-            print(page(found, &format!("lmx-{}", found.get_name()))?).map(|()| exit::DONE)
-        }
-        None => {
-            let names: Vec<&str> = visible(&all).map(clap::Command::get_name).collect();
-            Err(Failure::usage(format!("there is no subcommand {name:?}"))
-                .hint(format!("there are: {}", names.join(", "))))
-        }
-    }
+    let Some(found) = subcommand else {
+        let names: Vec<&str> = visible(&all).map(clap::Command::get_name).collect();
+        return Err(
+            Failure::usage(format!("there is no subcommand {}", shown(name.as_bytes())))
+                .hint(format!("there are: {}", names.join(", "))),
+        );
+    };
+    print(page(found, &format!("lmx-{}", found.get_name()))?)?;
+    Ok(exit::DONE)
 }
 
 fn write_pages(all: &clap::Command, dir: &Path) -> Outcome {

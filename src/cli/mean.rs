@@ -11,6 +11,7 @@ use lmx_transports::{DEFAULT_HOST, DEFAULT_PORT, Endpoint};
 use super::args::{ExitArgs, LockArgs, MaybeForever, Permits, WhereArgs};
 use super::compat::{KeyText, OptionObject};
 use super::exit::{self, Failure};
+use super::print::shown;
 
 /// Reads the environment; a function, so that tests can bring their own.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -129,7 +130,8 @@ fn first_of<T>(
             return match parse(&value) {
                 Some(parsed) => Ok(Some(parsed)),
                 None => Err(Failure::usage(format!(
-                    "the environment variable {name} has the unusable value {value:?}"
+                    "the environment variable {name} has the unusable value {}",
+                    shown(value.as_encoded_bytes())
                 ))
                 .hint("a host is text, and a port is a number from 0 to 65535")),
             };

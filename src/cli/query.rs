@@ -1,5 +1,6 @@
 //! `lmx ls`, `lmx inspect` and `lmx status`, and live-mutex's dialogue.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 
 use lmx_core::client::{Holder, KeyInfo};
@@ -145,8 +146,9 @@ fn key_table(keys: &[KeyInfo]) -> String {
     let mut text = format!("{:width$}  HOLDERS  WAITERS  CAPACITY\n", "KEY");
     for (name, key) in names.iter().zip(keys) {
         let capacity = key.capacity.map_or("-".to_owned(), |max| max.to_string());
-        text += &format!(
-            "{name:width$}  {:>7}  {:>7}  {capacity:>8}\n",
+        let _ = writeln!(
+            text,
+            "{name:width$}  {:>7}  {:>7}  {capacity:>8}",
             key.holders, key.waiters
         );
     }
@@ -171,15 +173,15 @@ fn inspection_text(found: &Inspection) -> String {
     }
     let mut text = key;
     if let Some(capacity) = found.key.capacity {
-        text += &format!(", capacity {capacity}");
+        let _ = write!(text, ", capacity {capacity}");
     }
-    text += &format!("\n{} holding\n", holders.len());
+    let _ = writeln!(text, "\n{} holding", holders.len());
     for holder in holders {
-        text += &format!("  {}\n", holder_line(holder));
+        let _ = writeln!(text, "  {}", holder_line(holder));
     }
-    text += &format!("{} waiting\n", waiters.len());
+    let _ = writeln!(text, "{} waiting", waiters.len());
     for (place, waiter) in waiters.iter().enumerate() {
-        text += &format!("  {:>3}. {}\n", place + 1, holder_line(waiter));
+        let _ = writeln!(text, "  {:>3}. {}", place + 1, holder_line(waiter));
     }
     text
 }
@@ -207,21 +209,21 @@ fn sides(found: &Inspection) -> (Vec<&Holder>, Vec<&Holder>) {
 pub(super) fn holder_line(holder: &Holder) -> String {
     let mut text = format!("{}  {}", holder.id, print::mode(holder.mode));
     let age = print::time(holder.age);
-    match holder.token {
-        Some(token) => text += &format!("  token {token}  held for {age}"),
-        None => text += &format!("  waiting for {age}"),
-    }
+    let _ = match holder.token {
+        Some(token) => write!(text, "  token {token}  held for {age}"),
+        None => write!(text, "  waiting for {age}"),
+    };
     if let Some(remaining) = holder.remaining {
-        text += &format!("  lease ends in {}", print::time(remaining));
+        let _ = write!(text, "  lease ends in {}", print::time(remaining));
     }
     if holder.keep {
         text += "  kept";
     }
     if !holder.label.is_empty() {
-        text += &format!("  label {}", shown(&holder.label));
+        let _ = write!(text, "  label {}", shown(&holder.label));
     }
     if !holder.name.is_empty() {
-        text += &format!("  by {}", shown(holder.name.as_bytes()));
+        let _ = write!(text, "  by {}", shown(holder.name.as_bytes()));
     }
     text
 }
@@ -258,11 +260,16 @@ fn status_json(status: &Status) -> Result<Value, Failure> {
 fn status_text(status: &Status, object: &Value) -> String {
     let mut text = format!("{:28}  {}\n", "uptime", print::time(status.uptime));
     if let Some(grace) = status.grace {
-        text += &format!("{:28}  {}\n", "grace period ends in", print::time(grace));
+        let _ = writeln!(
+            text,
+            "{:28}  {}",
+            "grace period ends in",
+            print::time(grace)
+        );
     }
     let numbers = object.as_object().into_iter().flatten();
     for (name, value) in numbers.filter(|(name, _)| !name.ends_with("_ms")) {
-        text += &format!("{:28}  {value}\n", name.replace('_', " "));
+        let _ = writeln!(text, "{:28}  {value}", name.replace('_', " "));
     }
     text
 }

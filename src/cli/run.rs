@@ -42,7 +42,7 @@ use terminal::Terminal;
 use watchdog::Watchdog;
 
 /// The longest that a lost connection may take to come back.
-const WINDOW_MAX: Duration = Duration::from_secs(600);
+const WINDOW_MAX: Duration = Duration::from_mins(10);
 /// Time for what is left of the command's group, once the command has ended.
 const LEFTOVERS_MAX: Duration = Duration::from_secs(1);
 /// Time for the broker to confirm that the lock is given back.
@@ -203,20 +203,20 @@ impl Supervisor<'_> {
                 (&mut alarm).await;
                 Occurrence::Time
             };
-            let lost = async {
+            let loss = async {
                 match self.loss {
                     None => Occurrence::Lost(self.hold.lost().await),
                     Some(_) => std::future::pending().await,
                 }
             };
-            match smol::future::or(signal, smol::future::or(lost, time)).await {
+            match smol::future::or(signal, smol::future::or(loss, time)).await {
                 Occurrence::Signal(Caught::Child) => match self.child.change() {
                     Change::None => {}
                     Change::Stopped => self.stop_as_well(),
                     Change::Ended => return,
                 },
                 Occurrence::Signal(signal) => self.pass_on(signal),
-                Occurrence::Lost(loss) => self.lose(loss),
+                Occurrence::Lost(why) => self.lose(why),
                 Occurrence::Time => {}
             }
         }

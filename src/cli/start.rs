@@ -15,7 +15,7 @@ use super::args::{Level, LimitArgs, StartArgs};
 use super::compat::OptionObject;
 use super::exit::{self, Failure};
 use super::mean::{self, Environment, environment};
-use super::print::print;
+use super::print::{print, shown};
 
 const DEFAULT_HOST: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 6970;
@@ -155,8 +155,9 @@ fn not_bound(error: &BindError) -> Failure {
             "use the broker that is there (lmx status --unix {}), or choose another path",
             path.display()
         )),
-        BindError::Listen(ListenError::Public { .. }) => failure.with_code(exit::USAGE),
-        BindError::NoAddress => failure.with_code(exit::USAGE),
+        BindError::Listen(ListenError::Public { .. }) | BindError::NoAddress => {
+            failure.with_code(exit::USAGE)
+        }
         _ => failure,
     }
 }
@@ -193,7 +194,8 @@ fn level(typed: Option<Level>, environment: Environment<'_>) -> Result<Level, Fa
         .and_then(|text| Level::from_str(text, true).ok())
         .ok_or_else(|| {
             Failure::usage(format!(
-                "the environment variable LMX_LOG has the unusable value {value:?}"
+                "the environment variable LMX_LOG has the unusable value {}",
+                shown(value.as_encoded_bytes())
             ))
             .hint("it is one of off, error, warn, info, debug, trace")
         })

@@ -13,6 +13,7 @@ use super::{JsonArgs, parse};
 
 /// `lmx start`.
 #[derive(Debug, ClapArgs)]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 pub(crate) struct StartArgs {
     /// TCP port; 0 lets the system choose one [default: 6970, or LMX_PORT].
     #[arg(value_name = "PORT", value_parser = parse::port, conflicts_with_all = ["port_option", "no_tcp"])]
@@ -81,6 +82,7 @@ pub(crate) enum Level {
 /// What the broker allows.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Limits")]
+#[expect(clippy::struct_field_names, reason = "the options' names")]
 pub(crate) struct LimitArgs {
     /// Connections open at one time.
     #[arg(long, value_name = "N", default_value_t = at_least_one(default_config().connections_max))]

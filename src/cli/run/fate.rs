@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_long_grace_does_not_outlast_the_deadline() {
-        let terms = Terms::new(LEASE, Some(Duration::from_secs(60)), OnLost::Term);
+        let terms = Terms::new(LEASE, Some(Duration::from_mins(1)), OnLost::Term);
         let mut fate = Fate::Held;
         assert_eq!(fate.lose(at(0), Some(at(4000)), &terms), Order::Terminate);
         assert_eq!(fate, Fate::Asked { kill_at: at(3800) });

@@ -7,30 +7,38 @@ use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 /// The terminal on standard input, while it is lent. It is taken back in the end.
 #[derive(Debug)]
-pub(super) struct Terminal(());
+pub(super) struct Terminal {
+    input: io::Stdin,
+    /// Our own process group.
+    own: Pid,
+}
 
 impl Terminal {
     /// The terminal, if it is ours to lend: standard input and output are it, and we are
     /// in its foreground. (Not in a pipeline, whose other ends would lose it, too.)
     pub(super) fn ours() -> Option<Self> {
+        let own = getpgrp();
         let is_ours = io::stdin().is_terminal()
             && io::stdout().is_terminal()
-            && tcgetpgrp(io::stdin()) == Ok(getpgrp());
+            && tcgetpgrp(io::stdin()) == Ok(own);
         // Who is not in the foreground and takes the terminal back is stopped for it,
         // unless this signal is blocked.
         let mut blocked = SigSet::empty();
         blocked.add(Signal::SIGTTOU);
-        (is_ours && blocked.thread_block().is_ok()).then_some(Self(()))
+        (is_ours && blocked.thread_block().is_ok()).then(|| Self {
+            input: io::stdin(),
+            own,
+        })
     }
 
     /// Lends it to `group`. If that fails, the command goes on without.
     pub(super) fn lend(&self, group: Pid) {
-        let _ = tcsetpgrp(io::stdin(), group);
+        let _ = tcsetpgrp(&self.input, group);
     }
 
     /// Takes it back.
     pub(super) fn take_back(&self) {
-        let _ = tcsetpgrp(io::stdin(), getpgrp());
+        let _ = tcsetpgrp(&self.input, self.own);
     }
 }
 

@@ -163,9 +163,9 @@ struct WatchdogArgs {
 /// The watchdog's process.
 pub(super) fn main(args: &[OsString]) -> u8 {
     let program = OsString::from(WATCHDOG);
-    let typed = match WatchdogArgs::try_parse_from(std::iter::once(&program).chain(args)) {
-        Ok(typed) => typed,
-        Err(_) => return exit::USAGE,
+    let typed = std::iter::once(&program).chain(args);
+    let Ok(typed) = WatchdogArgs::try_parse_from(typed) else {
+        return exit::USAGE;
     };
     // Caught, and so survived: it goes when `lmx run` does, and not before.
     let _signals = Signals::new([Caught::Term, Caught::Int, Caught::Hup, Caught::Quit]);
