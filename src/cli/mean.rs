@@ -234,6 +234,7 @@ impl Asked {
         };
         let wait = match typed.wait {
             _ if typed.try_now => Wait::No,
+            Some(MaybeForever::For(Duration::ZERO)) => Wait::No,
             Some(MaybeForever::Forever) => Wait::Forever,
             Some(MaybeForever::For(time)) => Wait::For(time),
             None => object.wait().map_or(wait, Wait::For),

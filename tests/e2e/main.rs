@@ -1,0 +1,14 @@
+//! The built product: real processes, real sockets.
+
+mod acquire;
+mod bench;
+mod garbage;
+mod harness;
+mod launch;
+mod lessons;
+mod live_mutex;
+mod mistakes;
+mod order;
+mod run;
+mod start;
+mod stopped;

@@ -1,0 +1,163 @@
+//! `lmx start`: addresses, sockets, signals.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+
+use nix::sys::signal::Signal;
+
+use super::harness::{Broker, Process, fail, lmx, stdout, succeed, tcp_port, text};
+
+#[test]
+fn one_line_names_every_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("lmx.sock");
+    let mut broker = Process::spawn(lmx(["start", "0", "--unix", text(&socket), "--json"]));
+    let ready = broker.json_line();
+    assert_eq!(ready["ready"], true);
+    assert_eq!(ready["pid"], broker.pid().as_raw());
+    assert_ne!(tcp_port(&ready), Some(0));
+    assert_eq!(ready["addresses"][1]["unix"], text(&socket));
+
+    let mut plain = Process::spawn(lmx(["start", "0"]));
+    let line = plain.line();
+    assert!(line.starts_with("lmx is ready on 127.0.0.1:"), "{line}");
+    plain.signal(Signal::SIGTERM);
+    assert_eq!(plain.rest(), "");
+}
+
+#[test]
+fn both_sockets_serve_the_same_locks_at_one_time() {
+    let broker = Broker::start_with(&["--unix", "lmx.sock"]);
+    let unix = ["--unix", "lmx.sock"];
+    succeed(broker.lmx(["acquire", "k"]).args(unix));
+    assert_eq!(broker.counts("k"), (1, 0));
+    fail(&mut broker.lmx(["acquire", "k", "--try"]), 1);
+    succeed(&mut broker.lmx(["release", "k"]));
+    succeed(broker.lmx(["acquire", "k", "--try"]).args(unix));
+    let mode = std::fs::metadata(broker.path("lmx.sock"))
+        .unwrap()
+        .permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_broker_need_not_listen_on_tcp() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = lmx(["start", "--no-tcp", "--unix", "s", "--json"]);
+    command.current_dir(folder.path());
+    let mut broker = Process::spawn(command);
+    let ready = broker.json_line();
+    assert_eq!(ready["addresses"].as_array().unwrap().len(), 1);
+    assert_eq!(ready["addresses"][0]["unix"], "s");
+    let words = fail(&mut lmx(["start", "--no-tcp"]), 64);
+    assert!(words.contains("--unix"), "{words}");
+}
+
+#[test]
+fn sigterm_and_sigint_stop_it_cleanly() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut broker = Broker::start_with(&["--unix", "lmx.sock"]);
+        let waiting = {
+            succeed(&mut broker.lmx(["acquire", "k"]));
+            let waiting = Process::spawn(broker.lmx(["acquire", "k", "--wait", "forever"]));
+            broker.until_counts("k", 1, 1);
+            waiting
+        };
+        broker.signal(signal);
+        assert!(broker.wait().success());
+        assert!(!broker.path("lmx.sock").exists());
+        waiting.signal(Signal::SIGKILL);
+    }
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("lmx.sock");
+    drop(UnixListener::bind(&socket).unwrap());
+    let start = ["start", "--no-tcp", "--json", "--unix", text(&socket)];
+    let mut first = Process::spawn(lmx(start));
+    assert_eq!(first.json_line()["ready"], true);
+
+    let words = fail(&mut lmx(start), 69);
+    assert!(words.contains(text(&socket)), "{words}");
+    succeed(&mut lmx(["status", "--unix", text(&socket)]));
+
+    // Killed, it leaves its socket behind.
+    first.signal(Signal::SIGKILL);
+    first.wait();
+    assert!(socket.exists());
+    let mut second = Process::spawn(lmx(start));
+    assert_eq!(second.json_line()["ready"], true);
+    succeed(&mut lmx(["status", "--unix", text(&socket)]));
+}
+
+#[test]
+fn what_is_no_socket_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("precious");
+    std::fs::write(&file, "data").unwrap();
+    let words = fail(&mut lmx(["start", "--no-tcp", "--unix", text(&file)]), 71);
+    assert!(words.contains("precious"), "{words}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "data");
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let broker = Broker::start();
+    let port = broker.port.to_string();
+    let words = fail(&mut lmx(["start", &port]), 69);
+    assert!(words.contains(&format!("127.0.0.1:{port}")), "{words}");
+    assert!(words.contains("in use"), "{words}");
+}
+
+#[test]
+fn limits_are_options_and_are_kept() {
+    let broker = Broker::start_with(&["--key-bytes-max", "8", "--lease-max", "10s"]);
+    succeed(&mut broker.lmx(["acquire", "12345678"]));
+    let words = fail(&mut broker.lmx(["acquire", "123456789"]), 64);
+    assert!(words.contains('8'), "{words}");
+    let words = fail(&mut broker.lmx(["acquire", "k", "--lease", "11s"]), 64);
+    assert!(words.contains("10s"), "{words}");
+    let help = stdout(&mut lmx(["start", "--help"]));
+    for limit in [
+        "connections",
+        "sessions",
+        "keys",
+        "requests-per-session",
+        "key-bytes",
+        "frame-bytes",
+    ] {
+        assert!(help.contains(&format!("--{limit}-max")), "{limit}");
+    }
+}
+
+#[test]
+fn an_authentication_token_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "secret\n").unwrap();
+    let broker = Broker::start_in(folder, &["--auth-token-file", "token"]);
+    let words = fail(&mut broker.lmx(["status"]), 77);
+    assert!(words.contains("--auth-token-file"), "{words}");
+    fail(broker.lmx(["status"]).env("LMX_AUTH_TOKEN", "guess"), 77);
+    succeed(&mut broker.lmx(["status", "--auth-token-file", "token"]));
+    succeed(
+        broker
+            .lmx(["run", "k", "--", "true"])
+            .env("LMX_AUTH_TOKEN", "secret"),
+    );
+}
+
+#[test]
+fn logs_go_to_standard_error() {
+    let mut command = lmx(["start", "0", "--log", "info"]);
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    command.stderr(std::fs::File::create(&log).unwrap());
+    let mut broker = Process::spawn(command);
+    assert!(broker.line().contains("ready"));
+    broker.signal(Signal::SIGTERM);
+    assert_eq!(broker.rest(), "");
+    broker.wait();
+    assert!(std::fs::read_to_string(&log).unwrap().contains("INFO"));
+}
