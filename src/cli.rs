@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Args, Command};
+use args::{Args, Command, InspectBrokerArgs};
 use exit::Failure;
 
 /// What every command ends with: an exit code, or the reason for another one.
@@ -45,6 +45,16 @@ pub fn main_as(subcommand: &str) -> ExitCode {
     main_with(typed)
 }
 
+/// live-mutex's `lmx_inspect_broker`.
+#[must_use]
+pub fn inspect_broker() -> ExitCode {
+    let typed = compat::join_option_objects(std::env::args_os().collect());
+    match InspectBrokerArgs::try_parse_from(typed) {
+        Ok(typed) => end(query::ask_on_stdin(typed)),
+        Err(error) => exit::for_clap(&error),
+    }
+}
+
 fn main_with(typed: Vec<OsString>) -> ExitCode {
     if let Some(code) = run::internal(&typed) {
         return ExitCode::from(code);
@@ -61,11 +71,14 @@ fn main_with(typed: Vec<OsString>) -> ExitCode {
         Command::Ls(typed) => query::list(typed),
         Command::Inspect(typed) => query::inspect(typed),
         Command::Status(typed) => query::status(typed),
-        Command::InspectBroker(typed) => query::ask_on_stdin(typed),
         Command::Bench(typed) => bench::bench(&typed),
         Command::Completions(typed) => generate::completions(&typed),
         Command::Man(typed) => generate::man(&typed),
     };
+    end(outcome)
+}
+
+fn end(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),

@@ -1,7 +1,7 @@
-//! live-mutex's `lmx_inspect_broker`: `lmx inspect-broker` under its old name.
+//! live-mutex's `lmx_inspect_broker`: questions to a broker, one on each line.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    lmx::cli::main_as("inspect-broker")
+    lmx::cli::inspect_broker()
 }

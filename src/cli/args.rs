@@ -67,9 +67,6 @@ pub(super) enum Command {
     Completions(CompletionsArgs),
     /// Print the manual page, of the command or of one subcommand.
     Man(ManArgs),
-    /// Ask a broker questions that are read from standard input.
-    #[command(hide = true)]
-    InspectBroker(InspectBrokerArgs),
 }
 
 /// Where the broker is.
@@ -157,8 +154,9 @@ pub(super) struct InspectArgs {
     pub(super) at: WhereArgs,
 }
 
-/// `lmx_inspect_broker`.
-#[derive(Debug, ClapArgs)]
+/// Ask a broker questions, one on each line of standard input; `help` lists them.
+#[derive(Debug, Parser)]
+#[command(name = "lmx_inspect_broker", version, max_term_width = 100)]
 pub(super) struct InspectBrokerArgs {
     /// The broker's TCP port.
     #[arg(value_name = "PORT", value_parser = parse::port, conflicts_with_all = ["port_option", "unix", "use_uds"])]

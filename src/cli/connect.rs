@@ -68,6 +68,14 @@ pub(super) fn not_connected(error: &ConnectError) -> Failure {
             kind: FaultKind::Unauthorized,
             ..
         } => exit::UNAUTHORIZED,
+        // It speaks something else.
+        ConnectError::Refused {
+            kind: FaultKind::Magic | FaultKind::Malformed | FaultKind::FrameTooLong,
+            ..
+        } => {
+            return Failure::new(exit::UNREACHABLE, error.to_string())
+                .hint("what answers there may be no LMX broker, or one of another version");
+        }
         ConnectError::Refused { .. } => exit::REFUSED,
         ConnectError::Thread(_) => exit::SYSTEM,
         _ => exit::UNREACHABLE,

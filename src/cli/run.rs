@@ -9,6 +9,7 @@
 
 mod child;
 mod fate;
+mod group;
 mod terminal;
 mod watchdog;
 
@@ -161,6 +162,7 @@ impl Job {
             fate: Fate::Held,
             loss: None,
             terminal: Terminal::ours(),
+            good_until: None,
             killed_by: None,
         };
         // The watchdog knows the deadline before the command's first instruction.
@@ -181,6 +183,8 @@ struct Supervisor<'a> {
     /// Why the lock was lost, once it was.
     loss: Option<Loss>,
     terminal: Option<Terminal>,
+    /// Until when the lock was surely held, when it last was.
+    good_until: Option<Instant>,
     /// What the watchdog was last told.
     killed_by: Option<Instant>,
 }
@@ -225,7 +229,10 @@ impl Supervisor<'_> {
     /// Does what is due, and says when to look again.
     fn handle_time(&mut self, now: Instant) -> Option<Instant> {
         let was_held = self.fate == Fate::Held;
-        let good_until = self.hold.good_until();
+        if self.hold.is_valid() {
+            self.good_until = self.hold.good_until();
+        }
+        let good_until = self.good_until;
         let (order, next) = self.fate.handle_time(now, good_until, &self.job.terms);
         self.carry_out(order);
         if was_held && self.fate == Fate::Ignored {
@@ -242,8 +249,11 @@ impl Supervisor<'_> {
     fn lose(&mut self, loss: Loss) {
         self.loss = Some(loss);
         let was_held = self.fate == Fate::Held;
-        let good_until = self.hold.good_until();
-        let order = self.fate.lose(clock::now(), good_until, &self.job.terms);
+        // A lock that was ended by force leaves the command as much time as it would have
+        // had without; one that was not renewed leaves none.
+        let order = self
+            .fate
+            .lose(clock::now(), self.good_until, &self.job.terms);
         self.carry_out(order);
         if was_held && self.fate == Fate::Ignored {
             self.warn();
@@ -260,17 +270,17 @@ impl Supervisor<'_> {
         match order {
             Order::None => {}
             Order::Terminate => {
-                self.child.signal(Signal::SIGTERM);
+                self.child.group().signal(Signal::SIGTERM);
                 // Who is stopped does not hear it otherwise.
-                self.child.signal(Signal::SIGCONT);
+                self.child.group().signal(Signal::SIGCONT);
             }
-            Order::Kill => self.child.signal(Signal::SIGKILL),
+            Order::Kill => self.child.group().signal(Signal::SIGKILL),
         }
     }
 
     fn pass_on(&self, caught: Caught) {
         if let Some((_, signal)) = PASSED_ON.iter().find(|(known, _)| *known == caught) {
-            self.child.signal(*signal);
+            self.child.group().signal(*signal);
         }
     }
 
@@ -286,9 +296,9 @@ impl Supervisor<'_> {
 
     fn go_on(&self) {
         if let Some(terminal) = &self.terminal {
-            terminal.lend(self.child.group());
+            terminal.lend(self.child.group().id());
         }
-        self.child.signal(Signal::SIGCONT);
+        self.child.group().signal(Signal::SIGCONT);
     }
 
     /// The command has ended: ends what it left behind, and gives the lock back.
@@ -325,23 +335,23 @@ impl Supervisor<'_> {
 
     /// Nobody of the command's group may work on once the lock is somebody else's.
     async fn end_leftovers(&mut self) {
-        if !self.child.leaves_somebody() {
+        if !self.child.group().is_alive() {
             return;
         }
-        self.child.signal(Signal::SIGTERM);
-        self.child.signal(Signal::SIGCONT);
+        self.child.group().signal(Signal::SIGTERM);
+        self.child.group().signal(Signal::SIGCONT);
         let patience = self.killed_by.unwrap_or(clock::now() + LEFTOVERS_MAX);
         let kill_at = patience.min(clock::now() + LEFTOVERS_MAX);
         let give_up = kill_at + LEFTOVERS_MAX;
         let mut killed = false;
-        while self.child.leaves_somebody() {
+        while self.child.group().is_alive() {
             let now = clock::now();
             if now >= give_up {
                 eprintln!("lmx: some process of the command does not die");
                 return;
             }
             if now >= kill_at && !killed {
-                self.child.signal(Signal::SIGKILL);
+                self.child.group().signal(Signal::SIGKILL);
                 killed = true;
             }
             // They are not our children, so nobody tells when they are gone.

@@ -132,7 +132,7 @@ error: unexpected argument '--leese' found
 
   tip: a similar argument exists: '--lease'
 
-Usage: lmx acquire --lease <TIME> [KEY] [PORT]
+Usage: lmx acquire --lease <TIME> <KEY> [PORT]
 
 For more information, try '--help'.
 
@@ -154,7 +154,7 @@ fn a_command_that_is_forgotten() {
         says(&["run", "k"], 64),
         str![[r#"
 error: the following required arguments were not provided:
-  -- <COMMAND>...
+  <COMMAND>...
 
 Usage: lmx run <KEY> -- <COMMAND>...
 

@@ -53,6 +53,7 @@ fn no_update_is_lost_and_nobody_waits_for_ever_while_anybody_is_killed() {
                 }
                 let completed = run.rest().contains("done");
                 run.wait();
+                assert!(completed || draw % 5 < 3, "{number} was let alone");
                 completed.then(|| format!("name-{number}"))
             })
         })
@@ -65,7 +66,6 @@ fn no_update_is_lost_and_nobody_waits_for_ever_while_anybody_is_killed() {
     let kept: Vec<&str> = log.lines().collect();
     let distinct: BTreeSet<String> = kept.iter().map(|name| (*name).to_owned()).collect();
     assert_eq!(kept.len(), distinct.len());
-    assert!(completed.len() >= 16, "two fifths are let alone");
     assert!(completed.is_subset(&distinct), "{completed:?}\n{log}");
     // Whoever is dead holds nothing, and waits for nothing.
     broker.until_counts("log", 0, 0);

@@ -11,10 +11,11 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg, raise};
+use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getppid};
 
+use super::group::Group;
 use crate::cli::exit::{self, Failure};
 use crate::cli::print::shown;
 
@@ -25,7 +26,7 @@ pub(super) const EXEC: &str = "__exec";
 #[derive(Debug)]
 pub(super) struct Child {
     process: std::process::Child,
-    group: Pid,
+    group: Group,
 }
 
 /// What has become of a command.
@@ -56,7 +57,7 @@ impl Child {
             .map_err(|error| {
                 Failure::new(exit::SYSTEM, format!("cannot start a process: {error}"))
             })?;
-        let group = Pid::from_raw(process.id().cast_signed());
+        let group = Group::led_by(Pid::from_raw(process.id().cast_signed()));
         let child = Self { process, group };
         // Either way it goes on from here: an end is seen like any other end.
         child.wait_flags(WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED);
@@ -64,13 +65,8 @@ impl Child {
     }
 
     /// Its process group.
-    pub(super) const fn group(&self) -> Pid {
+    pub(super) const fn group(&self) -> Group {
         self.group
-    }
-
-    /// Sends a signal to everybody in its group. There may be nobody any more.
-    pub(super) fn signal(&self, signal: Signal) {
-        let _ = killpg(self.group, signal);
     }
 
     /// What has become of it since it was last asked.
@@ -80,7 +76,7 @@ impl Child {
             Some(WaitStatus::Stopped(..)) => {
                 // Look away, or the same stop is reported for ever.
                 let _ = waitid(
-                    Id::Pid(self.group),
+                    Id::Pid(self.group.id()),
                     WaitPidFlag::WNOHANG | WaitPidFlag::WSTOPPED,
                 );
                 Change::Stopped
@@ -94,15 +90,10 @@ impl Child {
         self.process.wait()
     }
 
-    /// Whether anybody is left in its group. To be asked after it was reaped.
-    pub(super) fn leaves_somebody(&self) -> bool {
-        killpg(self.group, None) != Err(Errno::ESRCH)
-    }
-
     /// Waits without reaping: the group's number stays ours until then.
     fn wait_flags(&self, flags: WaitPidFlag) -> Option<WaitStatus> {
         loop {
-            match waitid(Id::Pid(self.group), flags | WaitPidFlag::WNOWAIT) {
+            match waitid(Id::Pid(self.group.id()), flags | WaitPidFlag::WNOWAIT) {
                 Err(Errno::EINTR) => {}
                 status => return status.ok(),
             }

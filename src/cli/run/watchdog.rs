@@ -20,10 +20,11 @@ use lmx_core::{Instant, RequestId};
 use lmx_transports::clock::{self, Alarm};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, read};
 
 use super::child::this_program;
+use super::group::Group;
 use crate::Endpoint;
 use crate::cli::args::WhereArgs;
 use crate::cli::compat::OptionObject;
@@ -78,8 +79,8 @@ impl Watchdog {
     }
 
     /// Names the process group to kill.
-    pub(super) fn watch(&mut self, group: Pid) {
-        self.tell(&format!("group {group}\n"));
+    pub(super) fn watch(&mut self, group: Group) {
+        self.tell(&format!("group {}\n", group.id()));
     }
 
     /// Sets by when the group has to be dead, if no sooner end is asked for.
@@ -108,7 +109,7 @@ impl Watchdog {
 /// What the watchdog was told.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Orders {
-    group: Option<i32>,
+    group: Option<Group>,
     kill_at: Option<Instant>,
     done: bool,
     /// The beginning of a line.
@@ -126,7 +127,9 @@ impl Orders {
 
     fn handle_line(&mut self, line: &str) {
         match line.split_once(' ') {
-            Some(("group", group)) => self.group = group.parse().ok(),
+            Some(("group", group)) => {
+                self.group = group.parse().ok().map(Pid::from_raw).map(Group::led_by);
+            }
             Some(("kill-at", nanos)) => {
                 self.kill_at = nanos
                     .parse()
@@ -141,13 +144,12 @@ impl Orders {
     /// Kills the group, if there is one.
     fn kill(&self) {
         if let Some(group) = self.group {
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+            group.signal(Signal::SIGKILL);
         }
     }
 
     fn group_is_gone(&self) -> bool {
-        self.group
-            .is_none_or(|group| killpg(Pid::from_raw(group), None) == Err(Errno::ESRCH))
+        self.group.is_none_or(|group| !group.is_alive())
     }
 }
 
@@ -243,7 +245,7 @@ mod tests {
             let mut orders = Orders::default();
             orders.handle_input(&all[..cut]);
             orders.handle_input(&all[cut..]);
-            assert_eq!(orders.group, Some(7));
+            assert_eq!(orders.group, Some(Group::led_by(Pid::from_raw(7))));
             assert_eq!(orders.kill_at, Some(Instant::from_nanos(9)));
             assert!(!orders.done);
             orders.handle_input(format!("kill-at {}\ndone\n", u64::MAX).as_bytes());
