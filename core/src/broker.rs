@@ -243,8 +243,15 @@ impl Broker {
     pub fn consume_output(&mut self, now: Instant, connection: ConnectionId, bytes: usize) {
         let now = self.advance(now);
         if let Some(index) = self.connections.index(connection) {
+            // Certainly, whatever the other connections had queued then.
+            let had_room =
+                self.connections[index].output.len() < self.config.frame_bytes_max as usize;
+            // What it was to read may have been dropped meanwhile.
+            let bytes = bytes.min(self.connections[index].output.as_slice().len());
             self.connections.consume(now, index, bytes);
-            self.resume_output(now, index);
+            if bytes > 0 {
+                self.resume_output(now, index, had_room);
+            }
         }
         self.pump(now);
     }
@@ -441,28 +448,37 @@ impl Broker {
         connection.told = connection.told.wrapping_add(1);
     }
 
-    /// Whether more may be queued towards the peer.
+    /// Whether more may be queued towards the peer. While all peers together have not read
+    /// more than is good for the broker, each may have no more than one frame.
     fn has_room(&self, index: u32) -> bool {
-        self.connections[index].output.len() < self.config.output_bytes_max as usize
+        let bytes_max = if self.connections.buffered() < self.config.buffered_bytes_max {
+            self.config.output_bytes_max
+        } else {
+            self.config.frame_bytes_max
+        };
+        self.connections[index].output.len() < bytes_max as usize
     }
 
     /// The output has been read from: what was kept waiting goes on.
-    fn resume_output(&mut self, now: Instant, index: u32) {
+    fn resume_output(&mut self, now: Instant, index: u32, had_room: bool) {
         let connection = &self.connections[index];
-        let waits =
-            connection.owing.is_some() || !connection.backlog.is_empty() || !self.has_room(index);
-        if connection.is_closing() || !waits {
+        let has_work = connection.owing.is_some() || !connection.backlog.is_empty();
+        if connection.is_closing() || (had_room && !has_work) {
             return;
         }
         // Nothing was read from the peer, but it has shown that it lives.
         if connection.session.is_some() {
             self.connections.requeue(Queue::Heard, index, now);
         }
-        // Not at the first byte of room: work is worth it by the batch.
-        if self.connections[index].output.len() > self.config.output_bytes_max as usize / 2 {
+        if !self.has_room(index) {
             return;
         }
         self.connections.enqueue(Queue::Ready, index, now);
+        // Not at the first byte of room: work is worth it by the batch.
+        let len = self.connections[index].output.len();
+        if !has_work || len > self.config.frame_bytes_max as usize / 2 {
+            return;
+        }
         if let Some(session) = self.connections[index].owing.take() {
             self.tell_events(now, session);
         }
@@ -491,8 +507,8 @@ impl Broker {
         let connection = &mut self.connections[index];
         connection.phase = Phase::Closing;
         connection.input = Input::Magic { matched: 0 };
-        let backlog = core::mem::take(&mut connection.backlog);
-        self.connections.give_back(backlog);
+        let backlog = self.connections.take_backlog(index);
+        self.connections.return_backlog(index, backlog, 0);
         self.connections.unlink(Queue::Heard, index);
         self.connections.unlink(Queue::Stalled, index);
         self.connections.requeue(Queue::Handshake, index, now);
@@ -521,8 +537,7 @@ impl Broker {
                 // It does not read its last replies: they are dropped, so that the
                 // transport can close at once.
                 self.connections.unlink(Queue::Handshake, index);
-                let buffer = self.connections[index].output.take_buffer();
-                self.connections.give_back(buffer);
+                self.connections.drop_output(index);
                 self.connections.enqueue(Queue::Ready, index, now);
                 continue;
             }

@@ -22,6 +22,8 @@ pub struct BrokerConfig {
     /// Bytes queued towards one peer before no more is read from it, nor told to it; twice
     /// as many end its connection.
     pub output_bytes_max: u32,
+    /// Bytes queued towards all peers together before each may only have one frame queued.
+    pub buffered_bytes_max: usize,
     /// Bytes in the name that a session may give itself.
     pub name_bytes_max: u32,
     /// A connection that says nothing for so long is taken for lost (native sessions only;
@@ -57,6 +59,7 @@ impl Default for BrokerConfig {
             connections_max: 16_384,
             frame_bytes_max: 64 * 1024,
             output_bytes_max: 256 * 1024,
+            buffered_bytes_max: 256 * 1024 * 1024,
             name_bytes_max: 256,
             idle_max: Duration::from_secs(10),
             handshake_max: Duration::from_secs(5),

@@ -89,6 +89,8 @@ pub(super) struct Connections {
     free: Vec<u32>,
     ends: [Ends; QUEUES],
     spares: Vec<Vec<u8>>,
+    /// Bytes of all outputs and backlogs together.
+    buffered: usize,
     /// Whether `touched` is kept.
     notes_touched: bool,
     /// Counts the calls from outside.
@@ -107,6 +109,7 @@ impl Connections {
                 last: NONE,
             }; QUEUES],
             spares: Vec::new(),
+            buffered: 0,
             notes_touched,
             call: 0,
             touched: Vec::new(),
@@ -151,17 +154,17 @@ impl Connections {
     }
 
     /// Forgets the connection and takes it out of every queue.
-    pub(super) fn remove(&mut self, index: u32) -> Connection {
+    pub(super) fn remove(&mut self, index: u32) {
         for queue in [Queue::Handshake, Queue::Heard, Queue::Stalled, Queue::Ready] {
             self.unlink(queue, index);
         }
+        self.drop_output(index);
+        let backlog = self.take_backlog(index);
+        self.give_back(backlog);
         let slot = &mut self.slots[index as usize];
-        let mut connection = slot.connection.take().expect("the slot is in use");
+        slot.connection = None;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(index);
-        self.give_back(connection.output.take_buffer());
-        self.give_back(core::mem::take(&mut connection.backlog));
-        *connection
     }
 
     pub(super) fn id(&self, index: u32) -> ConnectionId {
@@ -257,22 +260,35 @@ impl Connections {
             connection.touched = (self.call, output.len());
             self.touched.push(index);
         }
+        let before = output.len();
         write(output.buffer(|| spares.pop().unwrap_or_default()));
+        self.buffered += output.len() - before;
         self.enqueue(Queue::Stalled, index, now);
         self.enqueue(Queue::Ready, index, now);
     }
 
     /// Takes `bytes` off the connection's output.
     pub(super) fn consume(&mut self, now: Instant, index: u32, bytes: usize) {
-        let output = &mut self[index].output;
-        output.consume(bytes);
-        if output.is_empty() {
-            let buffer = output.take_buffer();
-            self.give_back(buffer);
+        self[index].output.consume(bytes);
+        self.buffered -= bytes;
+        if self[index].output.is_empty() {
+            self.drop_output(index);
             self.unlink(Queue::Stalled, index);
         } else if bytes > 0 && !self[index].is_closing() {
             self.requeue(Queue::Stalled, index, now);
         }
+    }
+
+    /// Drops what is queued towards the peer.
+    pub(super) fn drop_output(&mut self, index: u32) {
+        self.buffered -= self[index].output.len();
+        let buffer = self[index].output.take_buffer();
+        self.give_back(buffer);
+    }
+
+    /// Bytes of all outputs and backlogs together.
+    pub(super) fn buffered(&self) -> usize {
+        self.buffered
     }
 
     /// Keeps `bytes` for when the connection's output has room again.
@@ -284,10 +300,29 @@ impl Connections {
             self[index].backlog = self.spares.pop().unwrap_or_default();
         }
         self[index].backlog.extend_from_slice(bytes);
+        self.buffered += bytes.len();
+    }
+
+    /// What was kept.
+    pub(super) fn take_backlog(&mut self, index: u32) -> Vec<u8> {
+        let backlog = core::mem::take(&mut self[index].backlog);
+        self.buffered -= backlog.len();
+        backlog
+    }
+
+    /// Puts the end of what was taken back.
+    pub(super) fn return_backlog(&mut self, index: u32, mut backlog: Vec<u8>, left: usize) {
+        if left == 0 {
+            self.give_back(backlog);
+        } else {
+            backlog.drain(..backlog.len() - left);
+            self.buffered += left;
+            self[index].backlog = backlog;
+        }
     }
 
     /// Takes a buffer that is no longer needed, for the next who needs one.
-    pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
+    fn give_back(&mut self, mut buffer: Vec<u8>) {
         let useful = buffer.capacity() > 0 && buffer.capacity() <= SPARE_BYTES_MAX;
         if useful && self.spares.len() < SPARES_MAX {
             buffer.clear();

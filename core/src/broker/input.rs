@@ -1,7 +1,5 @@
 //! What arrives: which protocol it is, and where its messages end.
 
-use alloc::vec::Vec;
-
 use super::Broker;
 use super::connection::{Input, Phase};
 use super::connections::Queue;
@@ -21,28 +19,20 @@ impl Broker {
             let rest = self.feed(now, index, bytes);
             self.connections.keep(index, rest);
         } else {
-            self.connections.keep(index, bytes);
-            let backlog = core::mem::take(&mut self.connections[index].backlog);
-            if backlog.len() > self.config.output_bytes_max as usize {
-                self.connections.give_back(backlog);
+            // A transport that asks `wants_input` sends nothing now.
+            if self.connections[index].backlog.len() > self.config.output_bytes_max as usize
+                && !bytes.is_empty()
+            {
                 let text = format_args!("more and more was sent without reading the replies");
-                self.fault(now, index, FaultKind::SlowReader, text);
-                return;
+                return self.fault(now, index, FaultKind::SlowReader, text);
             }
-            self.feed_backlog(now, index, backlog);
+            self.connections.keep(index, bytes);
+            let backlog = self.connections.take_backlog(index);
+            let left = self.feed(now, index, &backlog).len();
+            self.connections.return_backlog(index, backlog, left);
         }
         // The appetite may have changed.
         self.connections.enqueue(Queue::Ready, index, now);
-    }
-
-    fn feed_backlog(&mut self, now: Instant, index: u32, mut backlog: Vec<u8>) {
-        let left = self.feed(now, index, &backlog).len();
-        if left == 0 {
-            self.connections.give_back(backlog);
-        } else {
-            backlog.drain(..backlog.len() - left);
-            self.connections[index].backlog = backlog;
-        }
     }
 
     /// Carries out messages until the output is full, and returns what it did not get to.

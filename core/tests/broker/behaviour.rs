@@ -301,3 +301,63 @@ fn a_live_mutex_client_that_does_not_read_is_told_later_or_ended() {
     assert_eq!(world.broker.status(world.now).faults_slow_reader, 1);
     assert_eq!(grants(&mut world, "a").last().unwrap().0, 2);
 }
+
+#[test]
+fn peers_that_do_not_read_cost_a_bounded_amount_together() {
+    const PEERS: usize = 50;
+    let config = BrokerConfig {
+        frame_bytes_max: 2048,
+        output_bytes_max: 16 * 1024,
+        buffered_bytes_max: 100_000,
+        ..BrokerConfig::default()
+    };
+    let mut world = World::new(config);
+    let names: Vec<_> = (0..PEERS).map(|peer| format!("deaf{peer:02}")).collect();
+    for name in &names {
+        world.join(name, WINDOW);
+        let mut burst = Vec::new();
+        for _ in 0..1000 {
+            burst.extend(world.frame(name, Command::Ping));
+        }
+        world.peers.get_mut(name).unwrap().is_deaf = true;
+        world.write(name, &burst);
+    }
+    let queued = |world: &World| -> usize {
+        let ids = names.iter().map(|name| world.peers[name].id.unwrap());
+        ids.map(|id| world.broker.output(id).len()).sum()
+    };
+    let total = queued(&world);
+    assert!(total > 100_000);
+    assert!(total < 100_000 + PEERS * 2100, "{total} bytes");
+    // Whoever reads is served as ever, and nothing is lost.
+    world.join("good", WINDOW);
+    world.send("good", Command::Ping);
+    for name in &names {
+        world.listen(name);
+        assert!(world.broker.wants_input(world.peers[name].id.unwrap()));
+        let mut pongs = 0;
+        world.read(name, |reply| pongs += u32::from(reply.body == Answer::Pong));
+        assert_eq!(pongs, 1000, "{name}");
+    }
+    assert_eq!(queued(&world), 0);
+}
+
+#[test]
+fn a_first_read_longer_than_the_output_limit_is_no_fault() {
+    let config = BrokerConfig {
+        frame_bytes_max: 2048,
+        output_bytes_max: 2100,
+        ..BrokerConfig::default()
+    };
+    let mut world = World::new(config);
+    world.join("a", WINDOW);
+    let mut burst = Vec::new();
+    for _ in 0..10_000 {
+        burst.extend(world.frame("a", Command::Ping));
+    }
+    world.write("a", &burst);
+    world.listen("a");
+    let mut pongs = 0;
+    world.read("a", |reply| pongs += u32::from(reply.body == Answer::Pong));
+    assert_eq!(pongs, 10_000);
+}

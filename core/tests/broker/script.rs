@@ -21,7 +21,7 @@ use crate::peer::{World, request_id};
 /// Runs the script `scripts/<name>.txt`.
 pub(crate) fn run(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/scripts")
+        .join("tests/broker/scripts")
         .join(name)
         .with_extension("txt");
     let script = std::fs::read_to_string(&path).unwrap();

@@ -1,4 +1,4 @@
-//! One test for each script in `core/tests/scripts/`.
+//! One test for each script in `core/tests/broker/scripts/`.
 
 use crate::script::run;
 
@@ -11,7 +11,7 @@ macro_rules! scripts {
 
         #[test]
         fn every_script_is_run() {
-            let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts");
+            let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/broker/scripts");
             let mut found: Vec<_> = std::fs::read_dir(directory)
                 .unwrap()
                 .map(|entry| entry.unwrap().path())
