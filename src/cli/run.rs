@@ -18,6 +18,7 @@ pub(super) use child::this_program;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use lmx_transports::clock::{self, Alarm};
 use nix::sys::signal::Signal;
 
 use super::Outcome;
-use super::args::RunArgs;
+use super::args::{OnLost, RunArgs};
 use super::compat::OptionObject;
 use super::connect::{connect_for, not_granted};
 use super::exit::{self, Failure};
@@ -48,6 +49,9 @@ const WINDOW_MAX: Duration = Duration::from_mins(10);
 const LEFTOVERS_MAX: Duration = Duration::from_secs(1);
 /// Time for the broker to confirm that the lock is given back.
 const RELEASE_MAX: Duration = Duration::from_secs(3);
+
+/// Characters of the command's name that others see.
+const NAME_CHARS_MAX: usize = 32;
 
 /// Signals that are passed on to the command.
 const PASSED_ON: [(Caught, Signal); 7] = [
@@ -76,25 +80,23 @@ pub(super) fn internal(typed: &[OsString]) -> Option<u8> {
 
 /// `lmx run`.
 pub(super) fn run(typed: RunArgs) -> Outcome {
-    if typed.kill_after.is_some_and(|time| time > typed.lease / 2) {
-        return Err(
-            Failure::usage("--kill-after is more than half of the lease")
-                .hint("choose a longer --lease: the command is killed before it ends"),
-        );
+    if let Some(time) = typed.kill_after
+        && time > typed.lease.min(WINDOW_MAX) / 2
+    {
+        return Err(Failure::usage(
+            "--kill-after is more than half of --lease, or more than 5 minutes",
+        )
+        .hint("the command is killed before the lease ends: it would have no time to run"));
     }
     let object = OptionObject::default();
     let key = mean::not_empty(typed.key.into_vec())?;
-    let mut asked = Asked::new(key, typed.lock, &object, Wait::Forever)?;
-    if asked.label.is_empty() {
-        // Not the arguments: they may be secrets.
-        asked.label = typed.command[0].as_bytes().to_vec();
-    }
     let job = Job {
         place: Place::new(typed.at, None, &object, &environment)?,
-        asked,
+        asked: Asked::new(key, typed.lock, &object, Wait::Forever)?,
         command: typed.command,
         lease: typed.lease,
-        terms: Terms::new(typed.lease, typed.kill_after, typed.on_lost),
+        kill_after: typed.kill_after,
+        on_lost: typed.on_lost,
         codes: typed.exit.into(),
         lost: typed.exit_lost.unwrap_or(exit::LOST),
     };
@@ -107,7 +109,8 @@ struct Job {
     asked: Asked,
     command: Vec<OsString>,
     lease: Duration,
-    terms: Terms,
+    kill_after: Option<Duration>,
+    on_lost: OnLost,
     codes: Codes,
     /// The exit code if the lock is lost.
     lost: u8,
@@ -118,7 +121,8 @@ impl Job {
         let wanted = PASSED_ON.map(|(caught, _)| caught);
         let mut signals = signals::catch(&[&wanted[..], &[Caught::Child]].concat())?;
         let window = self.lease.min(WINDOW_MAX);
-        let connecting = connect_for(&self.place, "lmx run", window);
+        let name = format!("lmx run {}", self.command_name());
+        let connecting = connect_for(&self.place, &name, window);
         let client = match signals::unless_ended(&mut signals, connecting).await {
             Ok(client) => client.map_err(|failure| self.codes.apply(failure))?,
             Err(code) => return Ok(code),
@@ -144,6 +148,13 @@ impl Job {
         outcome
     }
 
+    /// The command's name, for others to see. Not its arguments: they may be secrets.
+    fn command_name(&self) -> String {
+        let name = Path::new(&self.command[0]).file_name();
+        let name = name.unwrap_or_default().to_string_lossy();
+        name.chars().take(NAME_CHARS_MAX).collect()
+    }
+
     async fn hold(&self, hold: Guard, mut watchdog: Watchdog, signals: &mut Signals) -> Outcome {
         let token = hold.token().to_string();
         let id = hold.id().to_string();
@@ -154,8 +165,12 @@ impl Job {
         ];
         let child = Child::halted(&self.command, &exports)?;
         watchdog.watch(child.group());
+        let left = hold
+            .good_until()
+            .map(|at| at.saturating_duration_since(clock::now()));
         let mut supervisor = Supervisor {
             job: self,
+            terms: Terms::new(left.unwrap_or(self.lease), self.kill_after, self.on_lost),
             hold,
             child,
             watchdog,
@@ -176,6 +191,7 @@ impl Job {
 /// A command while it runs, and the lock it runs under.
 struct Supervisor<'a> {
     job: &'a Job,
+    terms: Terms,
     hold: Guard,
     child: Child,
     watchdog: Watchdog,
@@ -233,12 +249,12 @@ impl Supervisor<'_> {
             self.good_until = self.hold.good_until();
         }
         let good_until = self.good_until;
-        let (order, next) = self.fate.handle_time(now, good_until, &self.job.terms);
+        let (order, next) = self.fate.handle_time(now, good_until, &self.terms);
         self.carry_out(order);
         if was_held && self.fate == Fate::Ignored {
             self.warn();
         }
-        let kills_at = self.fate.kills_at(good_until, &self.job.terms);
+        let kills_at = self.fate.kills_at(good_until, &self.terms);
         if kills_at != self.killed_by {
             self.killed_by = kills_at;
             self.watchdog.kill_at(kills_at);
@@ -251,9 +267,7 @@ impl Supervisor<'_> {
         let was_held = self.fate == Fate::Held;
         // A lock that was ended by force leaves the command as much time as it would have
         // had without; one that was not renewed leaves none.
-        let order = self
-            .fate
-            .lose(clock::now(), self.good_until, &self.job.terms);
+        let order = self.fate.lose(clock::now(), self.good_until, &self.terms);
         self.carry_out(order);
         if was_held && self.fate == Fate::Ignored {
             self.warn();
@@ -313,7 +327,11 @@ impl Supervisor<'_> {
         self.watchdog.dismiss();
         drop(self.terminal);
         let key = shown(self.hold.key());
-        let is_lost = self.fate.ends_command();
+        // Stopped for too long, this process may see the watchdog's work before its own.
+        let is_lost = match self.fate {
+            Fate::Held => !self.hold.is_valid(),
+            fate => fate.ends_command(),
+        };
         let loss = self.loss;
         // What is lost need not be given back, and a broker that is gone cannot be told.
         let released = within(RELEASE_MAX, self.hold.release()).await;
@@ -321,7 +339,7 @@ impl Supervisor<'_> {
             let why = loss.unwrap_or(Loss::Unconfirmed);
             return Err(Failure::new(
                 self.job.lost,
-                format!("the lock on {key} is lost: {why}; the command was ended"),
+                format!("the lock on {key} was lost while the command ran: {why}"),
             ));
         }
         match released {

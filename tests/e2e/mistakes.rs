@@ -20,11 +20,11 @@ fn no_broker() {
     // Port 1 is nobody's.
     assert_data_eq!(
         says(&["status", "1"], 69),
-        str![[r#"
+        str![[r"
 lmx: no broker answers at localhost:1 ([..]); start one with `lmx start 1`
      or let this command start it: --launch
 
-"#]]
+"]]
     );
     let missing = says(&["acquire", "k", "--unix", "/nonexistent/lmx.sock"], 69);
     assert!(missing.contains("/nonexistent/lmx.sock"), "{missing}");
@@ -50,12 +50,12 @@ fn something_else_at_the_port() {
 fn a_port_that_is_none() {
     assert_data_eq!(
         says(&["acquire", "k", "http"], 64),
-        str![[r#"
+        str![[r"
 error: invalid value 'http' for '[PORT]': a port is a number from 0 to 65535; the default is 6970
 
 For more information, try '--help'.
 
-"#]]
+"]]
     );
     let words = says(&["status", "0"], 64);
     assert!(words.contains("port 0"), "{words}");
@@ -127,7 +127,7 @@ fn leases_that_are_none() {
 fn flags_that_are_none() {
     assert_data_eq!(
         says(&["acquire", "k", "--leese", "4s"], 64),
-        str![[r#"
+        str![[r"
 error: unexpected argument '--leese' found
 
   tip: a similar argument exists: '--lease'
@@ -136,7 +136,7 @@ Usage: lmx acquire --lease <TIME> <KEY> [PORT]
 
 For more information, try '--help'.
 
-"#]]
+"]]
     );
     let words = says(&["aquire", "k"], 64);
     assert!(words.contains("acquire"), "{words}");
@@ -152,7 +152,7 @@ For more information, try '--help'.
 fn a_command_that_is_forgotten() {
     assert_data_eq!(
         says(&["run", "k"], 64),
-        str![[r#"
+        str![[r"
 error: the following required arguments were not provided:
   <COMMAND>...
 
@@ -160,7 +160,7 @@ Usage: lmx run <KEY> -- <COMMAND>...
 
 For more information, try '--help'.
 
-"#]]
+"]]
     );
     // Before the `--` belongs only the key.
     says(&["run", "k", "make", "all"], 64);

@@ -39,7 +39,7 @@ fn no_update_is_lost_and_nobody_waits_for_ever_while_anybody_is_killed() {
             std::thread::spawn(move || {
                 let mut run = Process::spawn(command);
                 let draw = mixed(seed, number);
-                if draw % 5 == 0 {
+                if draw.is_multiple_of(5) {
                     // Wherever it is by now: it may not even have asked.
                     run.signal(Signal::SIGKILL);
                 }

@@ -97,7 +97,8 @@ fn the_lock_is_exported_over_what_was_inherited() {
     assert_eq!(key, "the key");
     assert_eq!(seen["holders"][0]["token"].to_string(), token);
     assert_eq!(seen["holders"][0]["id"], id);
-    assert_eq!(seen["holders"][0]["label"], "sh");
+    let session = seen["holders"][0]["session"].as_str().unwrap();
+    assert!(session.starts_with("lmx run sh, pid "), "{session}");
 }
 
 #[test]

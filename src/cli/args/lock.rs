@@ -124,7 +124,7 @@ pub(crate) struct RunArgs {
     /// What happens to the command when its lock is lost.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnLost::Term)]
     pub(crate) on_lost: OnLost,
-    /// How long the command has from SIGTERM to SIGKILL [default: a quarter of the lease].
+    /// How long the command has from SIGTERM to SIGKILL [default: a quarter of the lease, at most 10s].
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     pub(crate) kill_after: Option<Duration>,
     #[command(flatten)]

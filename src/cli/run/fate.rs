@@ -6,6 +6,9 @@ use lmx_core::Instant;
 
 use crate::cli::args::OnLost;
 
+/// The longest grace that is given unasked.
+const GRACE_MAX: Duration = Duration::from_secs(10);
+
 /// How the end of a lock ends its command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
@@ -17,12 +20,16 @@ pub(super) struct Terms {
 }
 
 impl Terms {
-    /// Those of a lock with this lease.
-    pub(super) fn new(lease: Duration, grace: Option<Duration>, on_lost: OnLost) -> Self {
-        let margin = (lease / 20).clamp(Duration::from_millis(5), Duration::from_millis(500));
+    /// Those of a lock that lasts `left` unless it is renewed.
+    pub(super) fn new(left: Duration, grace: Option<Duration>, on_lost: OnLost) -> Self {
+        let margin = (left / 20).clamp(Duration::from_millis(5), Duration::from_millis(500));
+        let grace = match grace {
+            Some(grace) => grace.min(left / 2),
+            None => GRACE_MAX.min(left / 4),
+        };
         Self {
             on_lost,
-            grace: grace.unwrap_or(lease / 4),
+            grace,
             margin,
         }
     }
@@ -234,6 +241,9 @@ mod tests {
         let terms = Terms::new(LEASE, Some(Duration::from_mins(1)), OnLost::Term);
         let mut fate = Fate::Held;
         assert_eq!(fate.lose(at(0), Some(at(4000)), &terms), Order::Terminate);
-        assert_eq!(fate, Fate::Asked { kill_at: at(3800) });
+        assert_eq!(fate, Fate::Asked { kill_at: at(2000) });
+        // Nor does it make the lock look lost from the beginning.
+        let (order, _) = Fate::Held.handle_time(at(0), Some(at(4000)), &terms);
+        assert_eq!(order, Order::None);
     }
 }
