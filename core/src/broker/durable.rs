@@ -9,11 +9,13 @@
 //! | promise | what must be durable first |
 //! |---|---|
 //! | tokens rise | the ceiling: reserved in blocks, the next long before it is needed |
-//! | a session can reclaim | that there is such a session: held back is its `Welcome` |
+//! | a session can reclaim | that there is such a session, or that there are some that are not listed: held back is its `Welcome` |
 //! | a kept hold with a long lease, or none | the hold itself: held back is its grant, or its end |
 //! | anything to holders that cannot reclaim | that there are such holders: held back is the first reply |
 //!
-//! A grant in a session that is open waits for nothing.
+//! A grant in a session that is open waits for nothing. Of many sessions that are opened in
+//! a row only the first waits: from then on the record says that it is not complete, until
+//! no more have come for a moment and it lists them all.
 //!
 //! After a restart, the successor restores the kept holds, and grants nothing but
 //! reclaims until nobody else can still believe in a hold: until every listed session has
@@ -34,6 +36,8 @@ use crate::{Acquire, FencingToken, Instant, Key, Mode, RequestId, SessionId, Wan
 const TOKEN_BLOCK: u64 = 1 << 22;
 /// Sessions that are listed; with more, the others are only known to be.
 const LISTED_MAX: usize = 4096;
+/// When no session was opened for so long, all are listed.
+const LIST_DELAY: Duration = Duration::from_millis(50);
 /// How long the end of a session may take to be noted down. Nobody waits for that.
 const REFRESH_DELAY: Duration = Duration::from_millis(200);
 
@@ -45,14 +49,20 @@ pub(super) struct Durable {
     /// The version of what must be remembered. It rises with the first change after a
     /// record was handed out.
     wanted: u64,
-    handed_out: u64,
-    durable: u64,
+    /// The record that was handed out last.
+    handed_out: Version,
+    /// The record that was durable last.
+    safe: Version,
     /// The ceiling in the record that was handed out last.
     ceiling: u64,
     /// Holders that are not listed may believe for so long.
     reach: Duration,
-    /// Since this version holders are known that are not listed.
-    unlisted_since: Option<u64>,
+    /// There are holders that will never be listed.
+    has_unlisted: bool,
+    /// Sessions were opened that are yet to be listed; they may believe for so long.
+    opening: Option<Duration>,
+    /// When to list them.
+    list_at: Option<Instant>,
     /// Kept requests with a long lease or none, waiting or held, and the longest lease
     /// that they were ever given.
     watched: BTreeMap<RequestId, Option<Duration>>,
@@ -71,6 +81,21 @@ pub(super) struct Durable {
     held_back: Vec<u32>,
     /// Who held when the broker was stopped.
     last: Option<Last>,
+}
+
+/// A record that went out, and whom it covers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Version {
+    number: u64,
+    has_unlisted: bool,
+    reach: Duration,
+}
+
+impl Version {
+    /// Whether a successor would wait for a holder that is not listed.
+    fn covers(&self, reach: Duration) -> bool {
+        self.has_unlisted && self.reach >= reach
+    }
 }
 
 #[derive(Debug)]
@@ -96,11 +121,13 @@ impl Durable {
         let mut this = Self {
             is_on: false,
             wanted: 1,
-            handed_out: 0,
-            durable: 0,
+            handed_out: Version::default(),
+            safe: Version::default(),
             ceiling: 0,
             reach: config.idle_max,
-            unlisted_since: None,
+            has_unlisted: false,
+            opening: None,
+            list_at: None,
             watched: BTreeMap::new(),
             held: BTreeMap::new(),
             kept_changes: 0,
@@ -145,14 +172,14 @@ impl Durable {
         self.is_on
     }
 
-    /// When sessions that ended are noted down.
+    /// When sessions that came or went are noted down.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.refresh_at
+        self.refresh_at.into_iter().chain(self.list_at).min()
     }
 
     /// The version of the record that has the change that was just made.
     fn change(&mut self) -> u64 {
-        if self.wanted == self.handed_out {
+        if self.wanted == self.handed_out.number {
             self.wanted += 1;
         }
         self.wanted
@@ -167,18 +194,22 @@ impl Durable {
             .max()
     }
 
-    /// Holders that cannot be listed are there from now on. Returns what must be durable
-    /// before they may believe in anything.
-    fn note_unlisted(&mut self) -> Option<u64> {
-        let since = match self.unlisted_since {
-            Some(since) => since,
-            None => {
-                let since = self.change();
-                self.unlisted_since = Some(since);
-                since
-            }
-        };
-        (since > self.durable).then_some(since)
+    /// What must be durable before a holder that is not listed may believe in anything for
+    /// so long; nothing if it is.
+    fn cover(&mut self, reach: Duration) -> Option<u64> {
+        let is_next = self.handed_out.covers(reach);
+        match (self.safe.covers(reach), is_next) {
+            (true, true) => None,
+            (false, true) => Some(self.handed_out.number),
+            // It would no longer be once the next record is.
+            (_, false) => Some(self.change()),
+        }
+    }
+
+    /// As [`cover`](Self::cover), for one that will never be listed.
+    fn cover_for_ever(&mut self) -> Option<u64> {
+        self.has_unlisted = true;
+        self.cover(self.reach)
     }
 }
 
@@ -187,35 +218,42 @@ impl Broker {
     /// [`handle_durable`](Self::handle_durable). It replaces every earlier record.
     #[must_use]
     pub fn poll_record(&mut self) -> Option<Record> {
-        if !self.durable.is_on || self.durable.handed_out > self.durable.durable {
+        let durable = &mut self.durable;
+        if !durable.is_on || durable.handed_out.number > durable.safe.number {
             return None;
         }
         let first = self.config.table.first_token.as_u64();
-        let next = self.last_token().map_or(first, |last| last + 1);
-        if next + TOKEN_BLOCK / 2 > self.durable.ceiling {
-            self.durable.change();
+        let last = self.table.counts().last_token.map(FencingToken::as_u64);
+        let next = last.map_or(first, |last| last + 1);
+        if next + TOKEN_BLOCK / 2 > durable.ceiling {
+            durable.change();
         }
-        if self.durable.wanted == self.durable.durable {
+        if durable.wanted == durable.safe.number {
             return None;
         }
-        self.durable.ceiling = self.durable.ceiling.max(next + TOKEN_BLOCK);
-        self.durable.handed_out = self.durable.wanted;
-        Some(self.record())
+        durable.ceiling = durable.ceiling.max(next + TOKEN_BLOCK);
+        let record = self.record();
+        self.durable.handed_out = Version {
+            number: self.durable.wanted,
+            has_unlisted: record.has_unlisted,
+            reach: record.reach,
+        };
+        Some(record)
     }
 
     /// The record that was polled last is durable.
     pub fn handle_durable(&mut self, now: Instant) {
         let now = self.advance(now);
-        self.durable.durable = self.durable.handed_out;
+        self.durable.safe = self.durable.handed_out;
         if let Some(ceiling) = FencingToken::new(self.durable.ceiling) {
             self.table.set_token_ceiling(now, ceiling);
         }
-        let durable = self.durable.durable;
+        let safe = self.durable.safe.number;
         for index in core::mem::take(&mut self.durable.held_back) {
             let Some(connection) = self.connections.try_get_mut(index) else {
                 continue;
             };
-            if connection.output.release(durable) {
+            if connection.output.release(safe) {
                 self.durable.held_back.push(index);
             }
             self.connections.enqueue(Queue::Ready, index, now);
@@ -226,7 +264,7 @@ impl Broker {
     /// Whether everything that had to be made durable is.
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        !self.durable.is_on || self.durable.wanted == self.durable.durable
+        !self.durable.is_on || self.durable.wanted == self.durable.safe.number
     }
 
     /// Sessions of before a restart that may still reclaim.
@@ -285,20 +323,14 @@ impl Broker {
     }
 
     /// A session was opened for this connection, which is yet to be told.
-    pub(super) fn note_session(&mut self, index: u32, window: Duration) {
+    pub(super) fn note_session(&mut self, now: Instant, index: u32, window: Duration) {
         if !self.durable.is_on {
             return;
         }
-        if self.sessions.len() <= LISTED_MAX {
-            let version = self.durable.change();
-            return self.hold_back(index, version);
-        }
-        if window > self.durable.reach {
-            self.durable.reach = window;
-            // Who is not listed may believe longer than is known so far.
-            self.durable.unlisted_since = None;
-        }
-        if let Some(version) = self.durable.note_unlisted() {
+        let reach = window.max(self.config.idle_max);
+        self.durable.opening = self.durable.opening.max(Some(reach));
+        self.durable.list_at = Some(now + LIST_DELAY);
+        if let Some(version) = self.durable.cover(reach) {
             self.hold_back(index, version);
         }
     }
@@ -315,7 +347,7 @@ impl Broker {
     /// A live-mutex client is here, which can hold and will never reclaim.
     pub(super) fn note_dialect(&mut self, index: u32) {
         if self.durable.is_on
-            && let Some(version) = self.durable.note_unlisted()
+            && let Some(version) = self.durable.cover_for_ever()
         {
             self.hold_back(index, version);
         }
@@ -330,7 +362,7 @@ impl Broker {
         let is_short = lease.is_some_and(|lease| lease <= self.durable.reach);
         if is_short && known.is_none() {
             // It is not worth a line of its own.
-            if let Some(version) = self.durable.note_unlisted() {
+            if let Some(version) = self.durable.cover_for_ever() {
                 self.hold_back(index, version);
             }
             return;
@@ -376,6 +408,15 @@ impl Broker {
         if self.durable.refresh_at.is_some_and(|at| at <= now) {
             self.durable.refresh_at = None;
             self.durable.change();
+        }
+        if self.durable.list_at.is_some_and(|at| at <= now) {
+            if self.sessions.len() <= LISTED_MAX {
+                self.durable.list_at = None;
+                self.durable.opening = None;
+                self.durable.change();
+            } else {
+                self.durable.list_at = Some(now + REFRESH_DELAY);
+            }
         }
         if self.grace_until.is_none() && !self.durable.outstanding.is_empty() {
             self.durable.outstanding.clear();
@@ -471,6 +512,8 @@ impl Broker {
             has_unlisted,
         });
         self.durable.refresh_at = None;
+        self.durable.list_at = None;
+        self.durable.opening = None;
         self.durable.change();
         self.now = self.now.max(now);
     }
@@ -485,7 +528,10 @@ impl Broker {
             incarnation: self.config.incarnation,
             token_ceiling: FencingToken::new(self.durable.ceiling).expect("it is above zero"),
             secret_seed: self.config.secret_seed,
-            reach: self.durable.reach,
+            reach: self
+                .durable
+                .opening
+                .map_or(self.durable.reach, |reach| reach.max(self.durable.reach)),
             has_unlisted,
             sessions,
             holds: self.kept_holds(),
@@ -498,7 +544,8 @@ impl Broker {
             .ids()
             .map(|id| ((self.config.incarnation, id), self.session_reach(id)));
         let all = self.outstanding_reaches().chain(own);
-        let has_unlisted = self.durable.unlisted_since.is_some()
+        let has_unlisted = self.durable.has_unlisted
+            || self.durable.opening.is_some()
             || (self.grace_until.is_some() && self.durable.unlisted_until.is_some());
         (believers(all.take(2 * LISTED_MAX)), has_unlisted)
     }
@@ -555,10 +602,6 @@ impl Broker {
         let has_changed = held != self.durable.held;
         self.durable.held = held;
         has_changed
-    }
-
-    fn last_token(&self) -> Option<u64> {
-        self.table.counts().last_token.map(FencingToken::as_u64)
     }
 
     /// Shows nothing of what is sent from here on before `version` is durable.

@@ -91,7 +91,7 @@ impl Broker {
         };
         match resumed {
             Resumed::Resumed => self.note_resumed(index),
-            _ => self.note_session(index, welcome.resume_window),
+            _ => self.note_session(now, index, welcome.resume_window),
         }
         self.connections
             .send(now, index, tag, &Answer::Welcome(welcome));

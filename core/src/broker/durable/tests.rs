@@ -87,6 +87,8 @@ impl World {
         self.write();
         let welcome = peer.read(self);
         let ticket = ticket_of(&welcome);
+        self.later(LIST_DELAY);
+        self.write();
         (peer, ticket)
     }
 }
@@ -214,6 +216,38 @@ fn a_session_is_not_welcomed_before_it_is_known_to_a_successor() {
 }
 
 #[test]
+fn of_many_sessions_only_the_first_waits() {
+    let mut world = World::new();
+    let mut first = world.hello(None, 4);
+    let mut second = world.hello(None, 4);
+    assert_eq!(first.words(&mut world), [""; 0]);
+    assert_eq!(second.words(&mut world), [""; 0]);
+    world.write();
+    assert_eq!(first.words(&mut world), ["new"]);
+    assert_eq!(second.words(&mut world), ["new"]);
+    let mut third = world.hello(None, 4);
+    assert_eq!(third.words(&mut world), ["new"]);
+    // But a longer window is a longer belief.
+    let mut fourth = world.hello(None, 60);
+    assert_eq!(fourth.words(&mut world), [""; 0]);
+    // Until they are listed, a successor has to wait for others too.
+    assert!(world.disk.as_ref().unwrap().has_unlisted);
+    world.write();
+    assert_eq!(fourth.words(&mut world), ["new"]);
+    world.later(LIST_DELAY);
+    let record = world.broker.poll_record().unwrap();
+    assert!(!record.has_unlisted);
+    assert_eq!(record.sessions.len(), 4);
+    // From here on the list may be what a successor finds.
+    let mut fifth = world.hello(None, 4);
+    assert_eq!(fifth.words(&mut world), [""; 0]);
+    world.broker.handle_durable(world.now);
+    assert_eq!(fifth.words(&mut world), [""; 0]);
+    world.write();
+    assert_eq!(fifth.words(&mut world), ["new"]);
+}
+
+#[test]
 fn a_grant_in_an_open_session_waits_for_nothing() {
     let mut world = World::new();
     let (mut peer, _) = world.session();
@@ -236,8 +270,8 @@ fn a_kept_hold_is_not_granted_before_a_successor_would_restore_it() {
     other.acquire(&mut world, 2, "key", false);
     assert_eq!(other.words(&mut world), ["queued 2"]);
     // Not even when the grace period, and the session of this one, are over.
-    world.later(Duration::from_secs(3600));
-    world.later(Duration::from_secs(3600));
+    world.later(Duration::from_hours(1));
+    world.later(Duration::from_hours(1));
     let (mut other, _) = world.session();
     other.acquire(&mut world, 3, "key", false);
     assert_eq!(other.words(&mut world), ["queued 3"]);
@@ -277,7 +311,7 @@ fn others_do_not_wait_for_the_disk_with_a_kept_hold() {
 fn a_long_lease_of_a_kept_hold_survives_a_crash() {
     let mut world = World::new();
     let (mut peer, _) = world.session();
-    let hour = Some(Duration::from_secs(3600));
+    let hour = Some(Duration::from_hours(1));
     peer.ask(&mut world, 1, "key", true, hour, None);
     world.write();
     assert_eq!(peer.words(&mut world), ["granted 1 1"]);
