@@ -12,7 +12,7 @@ use lmx_core::broker::BrokerConfig;
 use lmx_core::table::Conversion;
 use lmx_core::wire::{
     AcquireFields, Answer, Command, Hello, HolderFields, KeyFields, MAGIC, Reply, Seq, SeqBuf,
-    WantFields,
+    Status, WantFields,
 };
 use lmx_core::{FencingToken, Grant, Instant, Mode, RequestId, Wait};
 
@@ -98,7 +98,7 @@ fn step(world: &mut World, line: &str, result: &mut String) {
         "timeout" => writeln!(result, "  {}", time(world.broker.poll_timeout())).unwrap(),
         "status" => {
             let status = world.broker.status(world.now);
-            writeln!(result, "  {status:?}").unwrap();
+            writeln!(result, "  {}", status_text(&status)).unwrap();
         }
         peer => {
             let peer = peer
@@ -350,10 +350,25 @@ fn render(reply: &Reply<'_>) -> String {
         Answer::Contended { id } => format!("Contended {}", short(id)),
         Answer::Fault { kind, text } => format!("Fault {kind:?}: {text}"),
         Answer::QueryRefused { error } => format!("QueryRefused: {error}"),
-        Answer::Status(status) => format!("{status:?}"),
+        Answer::Status(status) => status_text(&status),
         Answer::Pong | Answer::Bye | Answer::Stopping => format!("{:?}", reply.body),
     };
     format!("{told}{text}")
+}
+
+/// The counters that have counted something.
+fn status_text(status: &Status) -> String {
+    let text = format!("{status:?}");
+    let fields = text.trim_start_matches("Status { ").trim_end_matches(" }");
+    let counted: Vec<_> = fields
+        .split(", ")
+        .filter(|field| {
+            ![": 0", ": 0ns", ": None"]
+                .iter()
+                .any(|none| field.ends_with(none))
+        })
+        .collect();
+    format!("Status {}", counted.join(", "))
 }
 
 fn short(id: RequestId) -> String {
