@@ -187,7 +187,7 @@ fn steady_state_allocates_nothing_and_an_idle_connection_costs_less_than_a_kibib
         world.broker.handle_disconnect(world.now, peer.id);
     }
     drop(idle);
-    world.now = world.now + Duration::from_secs(60);
+    world.now = world.now + Duration::from_mins(1);
     world.broker.handle_timeout(world.now);
     let status = world.broker.status(world.now);
     assert_eq!((status.connections, status.sessions), (2, 0));

@@ -1,11 +1,12 @@
-//! Native sessions: any commands in any order, on connections that break, stall and lie.
+//! Sessions of both protocols: any commands in any order, on connections that break, stall
+//! and lie, to a broker that dies and comes back.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use lmx_core::broker::{Broker, BrokerConfig, ConnectionId};
+use lmx_core::broker::{Broker, BrokerConfig, ConnectionId, Durability, Record};
 use lmx_core::table::Conversion;
 use lmx_core::wire::{
     AcquireFields, Answer, Command, Hello, MAGIC, Reply, Request, SeqBuf, Ticket, WantFields, frame,
@@ -94,6 +95,24 @@ enum Op {
     Wait(u16),
     EndGrace,
     Stop,
+    /// Connects as a live-mutex client.
+    ConnectLines(u8),
+    Line(u8, Line),
+    /// Makes durable what the broker wants to be.
+    Persist,
+    /// The broker dies, and its successor knows what was durable.
+    Restart,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Line {
+    kind: u8,
+    id: u8,
+    other: u8,
+    key: u8,
+    ttl: Option<u16>,
+    max: u8,
+    flags: u8,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -116,6 +135,7 @@ struct Peer {
     id: Option<ConnectionId>,
     inbox: Vec<u8>,
     is_deaf: bool,
+    speaks_lines: bool,
     is_welcome: bool,
     tag: u32,
     answered: u32,
@@ -130,6 +150,9 @@ struct World {
     tickets: Vec<Ticket>,
     /// The newest token of each request that was told as granted.
     tokens: BTreeMap<RequestId, FencingToken>,
+    has_reclaimed: bool,
+    config: BrokerConfig,
+    durable: Option<Record>,
 }
 
 /// Runs the operations that are encoded in the bytes.
@@ -149,9 +172,15 @@ pub fn broker_session(data: &[u8]) {
         config.token_ceiling = FencingToken::new(4);
     }
     config.incarnation = 2;
+    if setup & 8 != 0 {
+        config.durability = Durability::Durable(None);
+    }
     let now = Instant::EPOCH;
     let mut world = World {
-        broker: Broker::new(now, config).unwrap(),
+        broker: Broker::new(now, config.clone()).unwrap(),
+        has_reclaimed: false,
+        config,
+        durable: None,
         now,
         peers: Default::default(),
         tickets: Vec::new(),
@@ -203,7 +232,13 @@ impl World {
                 self.send(peer, Command::Hello(hello));
             }
             Op::Acquire(peer, ask) => self.ask(peer, &ask, None),
-            Op::Reclaim(peer, ask, token) => self.ask(peer, &ask, FencingToken::new(token.into())),
+            Op::Reclaim(peer, ask, token) => {
+                self.has_reclaimed = true;
+                let known = self.tokens.get(&request(ask.id)).copied();
+                let token = known.filter(|_| token % 4 != 0);
+                let token = token.unwrap_or(FencingToken::FIRST);
+                self.ask(peer, &ask, Some(token));
+            }
             Op::Release(peer, id) => self.send(peer, Command::Release { id: request(id) }),
             Op::Renew(peer, id, lease) => {
                 let lease = lease.map(|millis| Duration::from_millis(millis.into()));
@@ -285,7 +320,42 @@ impl World {
             }
             Op::EndGrace => self.broker.end_grace(self.now),
             Op::Stop => self.broker.stop(self.now),
+            Op::ConnectLines(peer) => {
+                let peer = usize::from(peer) % PEERS;
+                self.cut(peer);
+                self.peers[peer].id = self.broker.connect(self.now).ok();
+                self.peers[peer].speaks_lines = true;
+            }
+            Op::Line(peer, line) => {
+                let peer = usize::from(peer) % PEERS;
+                if self.peers[peer].speaks_lines {
+                    self.write(peer, line.render().as_bytes());
+                }
+            }
+            Op::Persist => {
+                if let Some(record) = self.broker.poll_record() {
+                    let bytes = record.encode();
+                    assert_eq!(Record::decode(&bytes).as_ref(), Ok(&record));
+                    self.durable = Some(record);
+                    self.broker.handle_durable(self.now);
+                }
+            }
+            Op::Restart => self.restart(),
         }
+    }
+
+    fn restart(&mut self) {
+        if matches!(self.config.durability, Durability::Ephemeral) {
+            return;
+        }
+        for peer in 0..PEERS {
+            self.peers[peer] = Peer::default();
+        }
+        let config = BrokerConfig {
+            durability: Durability::Durable(self.durable.clone()),
+            ..self.config.clone()
+        };
+        self.broker = Broker::new(self.now, config).unwrap();
     }
 
     fn ask(&mut self, peer: u8, ask: &Ask, reclaim: Option<FencingToken>) {
@@ -401,11 +471,22 @@ impl World {
             }
             if let Answer::Granted { id, grant } = reply.body {
                 let before = self.tokens.insert(id, grant.token);
-                let reclaimed = FencingToken::new(256).unwrap();
-                assert!(before <= Some(grant.token) || before < Some(reclaimed));
+                // Whoever reclaims can lie about what it held.
+                assert!(before <= Some(grant.token) || self.has_reclaimed);
             }
         }
         peer.inbox.drain(..taken);
+        if peer.inbox.first() == Some(&b'{') {
+            let end = peer.inbox.iter().rposition(|&byte| byte == b'\n');
+            for line in peer
+                .inbox
+                .drain(..end.map_or(0, |end| end + 1))
+                .as_slice()
+                .split(|&byte| byte == b'\n')
+            {
+                assert!(line.is_empty() || (line[0] == b'{' && line.ends_with(b"}")));
+            }
+        }
     }
 
     fn settle(&mut self) {
@@ -435,6 +516,61 @@ impl World {
             (status.connections, status.sessions, status.waiting),
             (0, 0, 0)
         );
+    }
+}
+
+impl Line {
+    fn render(&self) -> String {
+        const KINDS: [&str; 16] = [
+            "lock",
+            "lock",
+            "lock",
+            "unlock",
+            "unlock",
+            "lock-received",
+            "lock-received-rejected",
+            "lock-client-timeout",
+            "acquire-many",
+            "release-many",
+            "register-write-flag-check",
+            "register-write-flag-and-readers-check",
+            "set-write-flag-false-and-broadcast",
+            "increment-readers",
+            "decrement-readers",
+            "version",
+        ];
+        let kind = KINDS[usize::from(self.kind) % KINDS.len()];
+        let (id, other) = (self.id % 8, self.other % 8);
+        let key = char::from(b'a' + self.key % 6);
+        let ttl = match self.ttl {
+            None => "null".to_owned(),
+            Some(ttl) => ttl.to_string(),
+        };
+        let mut line = format!(
+            "{{\"type\":\"{kind}\",\"uuid\":\"u{id}\",\"_uuid\":\"u{other}\",\
+             \"lockUuid\":\"u{other}\",\"key\":\"{key}\",\"keys\":[\"{key}\",\"b\"],\
+             \"ttl\":{ttl},\"value\":\"0.2.{}\"",
+            25 + self.flags % 3
+        );
+        for (bit, field) in [
+            (1, "\"force\":true"),
+            (2, "\"retryCount\":0"),
+            (4, "\"retryCount\":1"),
+            (8, "\"keepLocksAfterDeath\":true"),
+            (16, "\"rwStatus\":\"begin_read\""),
+            (32, "\"wait\":false"),
+        ] {
+            if self.flags & bit != 0 {
+                line.push(',');
+                line.push_str(field);
+            }
+        }
+        if self.max > 0 {
+            line.push_str(",\"max\":");
+            line.push(char::from(b'0' + self.max % 5));
+        }
+        line.push_str("}\n");
+        line
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Session {
 /// Every native session that the lock table has.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    sessions: BTreeMap<SessionId, Session>,
+    open: BTreeMap<SessionId, Session>,
     /// Those without a connection, by when they end.
     ending: BTreeSet<(Instant, SessionId)>,
     /// How many have ended.
@@ -39,19 +39,19 @@ pub(super) struct Sessions {
 
 impl Sessions {
     pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
-        self.sessions.get(&id)
+        self.open.get(&id)
     }
 
     pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
-        self.sessions.get_mut(&id)
+        self.open.get_mut(&id)
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = SessionId> {
-        self.sessions.keys().copied()
+        self.open.keys().copied()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.sessions.len()
+        self.open.len()
     }
 
     /// How many have ended so far.
@@ -75,7 +75,7 @@ impl Sessions {
             reclaims_from: None,
             ends: None,
         };
-        let old = self.sessions.insert(id, session);
+        let old = self.open.insert(id, session);
         assert!(old.is_none(), "the table gives each session id once");
     }
 
@@ -86,7 +86,7 @@ impl Sessions {
         connection: ConnectionId,
         name: &str,
     ) -> Option<ConnectionId> {
-        let session = self.sessions.get_mut(&id)?;
+        let session = self.open.get_mut(&id)?;
         if let Some(ends) = session.ends.take() {
             self.ending.remove(&(ends, id));
         }
@@ -98,12 +98,12 @@ impl Sessions {
 
     /// The session has lost its connection; it ends now if it has no resume window.
     pub(super) fn detach(&mut self, now: Instant, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(&id) else {
+        let Some(session) = self.open.get_mut(&id) else {
             return;
         };
         session.connection = None;
         if session.resume_window.is_zero() {
-            self.sessions.remove(&id);
+            self.open.remove(&id);
             self.ended += 1;
         } else {
             let ends = now + session.resume_window;
@@ -113,7 +113,7 @@ impl Sessions {
     }
 
     pub(super) fn remove(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.remove(&id) {
+        if let Some(session) = self.open.remove(&id) {
             self.ended += 1;
             if let Some(ends) = session.ends {
                 self.ending.remove(&(ends, id));
@@ -127,14 +127,14 @@ impl Sessions {
             && ends <= now
         {
             self.ending.pop_first();
-            self.sessions.remove(&id);
+            self.open.remove(&id);
             self.ended += 1;
         }
     }
 
     /// The name that a session gave itself.
     pub(super) fn name(&self, id: Option<SessionId>) -> &str {
-        id.and_then(|id| self.sessions.get(&id))
+        id.and_then(|id| self.open.get(&id))
             .map_or("", |session| &session.name)
     }
 }

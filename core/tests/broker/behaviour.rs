@@ -236,7 +236,7 @@ fn a_connection_that_is_gone_is_not_confused_with_its_successor() {
     world.send("new", Command::Ping);
     let mut pongs = 0;
     world.read("new", |reply| {
-        pongs += u32::from(reply.body == Answer::Pong)
+        pongs += u32::from(reply.body == Answer::Pong);
     });
     assert_eq!(pongs, 1);
 }
@@ -284,7 +284,7 @@ fn a_live_mutex_client_that_does_not_read_is_told_later_or_ended() {
     assert!((4096..4096 + 256).contains(&queued), "{queued}");
     world.listen("j");
     let inbox = &world.peers["j"].inbox;
-    let told = inbox.iter().filter(|&&byte| byte == b'\n').count();
+    let told = inbox.split(|&byte| byte == b'\n').count() - 1;
     assert_eq!(told, 1000);
 
     // Deaf for good.

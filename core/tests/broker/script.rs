@@ -402,9 +402,7 @@ fn requests(all: Seq<'_, HolderFields<'_>>) -> String {
     let mut text = String::new();
     for request in all.iter() {
         let request = request.unwrap();
-        let state = request
-            .grant
-            .map_or("waits".to_owned(), |grant| grant_text(grant));
+        let state = request.grant.map_or("waits".to_owned(), grant_text);
         write!(
             text,
             "\n     {} {:?} {state} since={} keep={} label={} name={}",
