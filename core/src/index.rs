@@ -6,8 +6,6 @@
 //! Nobody iterates over it, so its order cannot show. Clients choose what is hashed;
 //! the hash is keyed (SipHash-1-3), so they cannot aim at one bucket.
 
-use core::hash::Hasher as _;
-
 use siphasher::sip::SipHasher13;
 
 use crate::arena::NONE;
@@ -143,7 +141,5 @@ pub(crate) const fn bucket_of(hash: u32, buckets: u32) -> usize {
 
 /// The hash of some bytes under a key.
 pub(crate) fn hash_bytes(seed: [u64; 2], bytes: &[u8]) -> u32 {
-    let mut hasher = SipHasher13::new_with_keys(seed[0], seed[1]);
-    hasher.write(bytes);
-    hasher.finish() as u32
+    SipHasher13::new_with_keys(seed[0], seed[1]).hash(bytes) as u32
 }

@@ -92,7 +92,10 @@ fn scripts(folder: impl AsRef<Path>) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(scripts(path));
-        } else {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "script")
+        {
             found.push(path);
         }
     }

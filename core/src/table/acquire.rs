@@ -11,7 +11,7 @@ use crate::table::slots::{ClaimSlot, Flags, Kind, LockSlot, RequestSlot, State};
 use crate::table::text::{pieces_of_key, pieces_of_label};
 use crate::table::{AcquireError, Acquired, Resource};
 use crate::time::nanos;
-use crate::{Acquire, Key, Mode, SessionId, TableConfig, Wait, Want};
+use crate::{Acquire, Key, Mode, SessionId, TableConfig, Wait};
 
 /// Slots that `want` may need at most.
 pub(crate) fn spare_for(want: &Acquire<'_>) -> Spare {
@@ -102,7 +102,8 @@ impl Core<'_> {
             .as_ref()
             .find_session(by)
             .ok_or(AcquireError::UnknownSession)?;
-        let known = self.as_ref().find_request(want.id);
+        let hash = self.as_ref().hash_id(want.id);
+        let known = self.as_ref().find_request_hashed(want.id, hash);
         if known != NONE {
             return self.report(session, known);
         }
@@ -119,7 +120,7 @@ impl Core<'_> {
         }
         self.check_room(session, want, &needs)?;
         let entry = if admitted { Entry::Holds } else { Entry::Waits };
-        let request = self.enter(now, session, want, entry);
+        let request = self.enter(now, session, want, entry, (hash, needs.first));
         if entry == Entry::Holds {
             self.hold(now, request, want.lease.map_or(0, nanos));
             // Whoever went to the front may have left others behind.
@@ -150,7 +151,8 @@ impl Core<'_> {
             .as_ref()
             .find_session(by)
             .ok_or(AcquireError::UnknownSession)?;
-        let known = self.as_ref().find_request(want.id);
+        let hash = self.as_ref().hash_id(want.id);
+        let known = self.as_ref().find_request_hashed(want.id, hash);
         if known != NONE {
             let slot = &self.parts.requests[known as usize];
             if slot.session != session && slot.session != NONE {
@@ -170,7 +172,7 @@ impl Core<'_> {
             return Err(AcquireError::ReclaimConflict);
         }
         self.check_room(session, want, &needs)?;
-        let request = self.enter(now, session, want, Entry::Holds);
+        let request = self.enter(now, session, want, Entry::Holds, (hash, needs.first));
         let next_token = core::mem::replace(&mut self.head.next_token, token);
         self.hold(now, request, want.lease.map_or(0, nanos));
         self.head.next_token = next_token;
@@ -236,11 +238,18 @@ impl Core<'_> {
             compatible: true,
             locks: 0,
             pieces: pieces_of_label(want.label.len()),
+            first: Place {
+                hash: 0,
+                lock: NONE,
+            },
         };
-        let core = self.as_ref();
-        for one in want.wants {
+        for (at, one) in want.wants.iter().enumerate() {
             let (kind, permits) = kind_of(one.mode);
-            let lock = core.find_lock(one.key, self.hash_key(one.key));
+            let place = self.place_of(one.key);
+            let lock = place.lock;
+            if at == 0 {
+                needs.first = place;
+            }
             if lock == NONE {
                 needs.locks += 1;
                 needs.pieces += pieces_of_key(one.key.as_bytes().len());
@@ -306,7 +315,14 @@ impl Core<'_> {
     }
 
     /// Makes the request's slot and claims, and puts them in their places.
-    fn enter(&mut self, now: u64, session: u32, want: &Acquire<'_>, entry: Entry) -> u32 {
+    fn enter(
+        &mut self,
+        now: u64,
+        session: u32,
+        want: &Acquire<'_>,
+        entry: Entry,
+        (hash, first): (u32, Place),
+    ) -> u32 {
         let request = self.head.requests.take(self.parts.requests);
         let mut flags = Flags::NONE;
         for (flag, is_set) in [
@@ -326,7 +342,7 @@ impl Core<'_> {
             flags,
             ..RequestSlot::VACANT
         };
-        self.index_request(request);
+        self.index_request(request, hash);
         let slot = &mut self.parts.sessions[session as usize];
         slot.requests += 1;
         list::push_back(self.parts.requests, &mut slot.quiet, request);
@@ -337,7 +353,13 @@ impl Core<'_> {
         }
         let mut last = NONE;
         for one in want.wants {
-            let claim = self.enter_claim(request, one, entry, want.front);
+            let place = if last == NONE {
+                first
+            } else {
+                self.place_of(one.key)
+            };
+            let lock = self.lock_at(place, one.key);
+            let claim = self.enter_claim(request, lock, one.mode, entry, want.front);
             if last == NONE {
                 self.parts.requests[request as usize].claim = claim;
             } else {
@@ -348,9 +370,8 @@ impl Core<'_> {
         request
     }
 
-    fn index_request(&mut self, request: u32) {
+    fn index_request(&mut self, request: u32, hash: u32) {
         let seed = self.config.hash_seed;
-        let hash = hash_id(seed, self.parts.requests[request as usize].id);
         self.head.request_index.insert(
             self.parts.request_buckets,
             self.parts.requests,
@@ -360,13 +381,19 @@ impl Core<'_> {
         );
     }
 
-    fn enter_claim(&mut self, request: u32, want: &Want<'_>, entry: Entry, front: bool) -> u32 {
-        let lock = self.find_or_make_lock(want.key);
-        let (kind, permits) = kind_of(want.mode);
+    fn enter_claim(
+        &mut self,
+        request: u32,
+        lock: u32,
+        mode: Mode,
+        entry: Entry,
+        front: bool,
+    ) -> u32 {
+        let (kind, permits) = kind_of(mode);
         let claim = self.head.claims.take(self.parts.claims);
         self.parts.claims[claim as usize] = ClaimSlot::new(request, lock, kind, permits);
         let slot = &mut self.parts.locks[lock as usize];
-        if let Mode::Semaphore { capacity, .. } = want.mode {
+        if let Mode::Semaphore { capacity, .. } = mode {
             slot.capacity = capacity;
         }
         let before = match entry {
@@ -422,11 +449,18 @@ impl Core<'_> {
         }
     }
 
-    fn find_or_make_lock(&mut self, key: Key<'_>) -> u32 {
+    fn place_of(&self, key: Key<'_>) -> Place {
         let hash = self.hash_key(key);
-        let found = self.as_ref().find_lock(key, hash);
-        if found != NONE {
-            return found;
+        Place {
+            hash,
+            lock: self.as_ref().find_lock(key, hash),
+        }
+    }
+
+    /// The lock on `key`, which stands, or is to stand, at this place.
+    fn lock_at(&mut self, Place { hash, lock }: Place, key: Key<'_>) -> u32 {
+        if lock != NONE {
+            return lock;
         }
         let lock = self.head.locks.take(self.parts.locks);
         self.parts.locks[lock as usize] = LockSlot::new(hash);
@@ -458,6 +492,16 @@ struct Needs {
     locks: u32,
     /// Pieces of text.
     pieces: u32,
+    /// Where the first key stands; most requests have no other.
+    first: Place,
+}
+
+/// Where a key stands, or would stand.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    hash: u32,
+    /// Its lock, or `NONE`.
+    lock: u32,
 }
 
 fn kind_of(mode: Mode) -> (Kind, u32) {

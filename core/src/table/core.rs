@@ -50,13 +50,23 @@ impl Parts<'_> {
 impl CoreRef<'_> {
     /// The slot of the request with this id, or `NONE`.
     pub(crate) fn find_request(&self, id: RequestId) -> u32 {
+        self.find_request_hashed(id, self.hash_id(id))
+    }
+
+    /// The same, where the hash of the id is known.
+    pub(crate) fn find_request_hashed(&self, id: RequestId, hash: u32) -> u32 {
         let halves = id.halves();
         self.head.request_index.find(
             self.parts.request_buckets,
             self.parts.requests,
-            hash_id(self.config.hash_seed, halves),
+            hash,
             |request| request.id == halves,
         )
+    }
+
+    /// The hash under which a request with this id is indexed.
+    pub(crate) fn hash_id(&self, id: RequestId) -> u32 {
+        hash_id(self.config.hash_seed, id.halves())
     }
 
     /// The slot of the lock on `key`, whose hash is `hash`, or `NONE`.
@@ -162,6 +172,12 @@ impl Core<'_> {
 
     /// Frees a request that has no claims any more.
     pub(crate) fn free_request(&mut self, request: u32) {
+        let id = self.parts.requests[request as usize].id;
+        self.free_request_hashed(request, hash_id(self.config.hash_seed, id));
+    }
+
+    /// The same, where the hash of the request's id is known.
+    pub(crate) fn free_request_hashed(&mut self, request: u32, hash: u32) {
         let slot = self.parts.requests[request as usize];
         debug_assert_eq!(slot.claim, NONE, "the claims were lifted first");
         self.disarm_request(request);
@@ -170,7 +186,6 @@ impl Core<'_> {
             self.parts.sessions[slot.session as usize].requests -= 1;
         }
         self.free_extras(slot.extras);
-        let hash = hash_id(self.config.hash_seed, slot.id);
         self.head.request_index.remove(
             self.parts.request_buckets,
             self.parts.requests,

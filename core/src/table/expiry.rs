@@ -10,6 +10,7 @@ use crate::table::core::Core;
 use crate::table::grant::Lifted;
 use crate::table::session::Ending;
 use crate::table::slots::State;
+use crate::timers::Timer;
 
 impl Core<'_> {
     /// When the earliest timer is due.
@@ -95,16 +96,16 @@ impl Core<'_> {
 
 impl crate::table::core::CoreRef<'_> {
     /// When the earliest timer is due.
+    #[inline]
     pub(crate) fn next_due(&self) -> Option<u64> {
-        [
-            (self.parts.session_heap, self.head.session_timers),
-            (self.parts.lock_heap, self.head.lock_timers),
-            (self.parts.request_heap, self.head.request_timers),
-        ]
-        .into_iter()
-        .filter(|(_, armed)| *armed != 0)
-        .map(|(heap, _)| heap[0].at)
-        .chain(self.head.grace_until)
-        .min()
+        let first = |heap: &[Timer], armed: u32| if armed == 0 { NEVER } else { heap[0].at };
+        let due = first(self.parts.request_heap, self.head.request_timers)
+            .min(first(self.parts.lock_heap, self.head.lock_timers))
+            .min(first(self.parts.session_heap, self.head.session_timers))
+            .min(self.head.grace_until.unwrap_or(NEVER));
+        (due != NEVER).then_some(due)
     }
 }
+
+/// The end of time; nothing that is set for then ever comes due.
+const NEVER: u64 = u64::MAX;

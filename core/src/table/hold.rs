@@ -14,7 +14,8 @@ impl Core<'_> {
         by: SessionId,
         id: RequestId,
     ) -> Result<(), ReleaseError> {
-        let request = self.as_ref().find_request(id);
+        let hash = self.as_ref().hash_id(id);
+        let request = self.as_ref().find_request_hashed(id, hash);
         if request == NONE {
             return Err(ReleaseError::NotHeld);
         }
@@ -24,7 +25,7 @@ impl Core<'_> {
         }
         match state {
             State::Held => {
-                self.remove(now, request);
+                self.remove(now, request, hash);
                 Ok(())
             }
             State::Waiting => Err(ReleaseError::StillWaiting),
@@ -67,7 +68,8 @@ impl Core<'_> {
         by: SessionId,
         id: RequestId,
     ) -> Result<(), CancelError> {
-        let request = self.as_ref().find_request(id);
+        let hash = self.as_ref().hash_id(id);
+        let request = self.as_ref().find_request_hashed(id, hash);
         if request == NONE {
             return Err(CancelError::NotWaiting);
         }
@@ -76,7 +78,7 @@ impl Core<'_> {
         }
         let slot = self.parts.requests[request as usize];
         match slot.state {
-            State::Waiting => self.remove(now, request),
+            State::Waiting => self.remove(now, request, hash),
             State::Held if slot.flags.has(Flags::UPGRADING) => self.cancel_upgrade(now, request),
             State::Held => return Err(CancelError::Granted),
             _ => return Err(CancelError::NotWaiting),
@@ -114,11 +116,11 @@ impl Core<'_> {
     }
 
     /// Ends the request at its own session's wish: there is nothing to tell.
-    fn remove(&mut self, now: u64, request: u32) {
+    fn remove(&mut self, now: u64, request: u32, hash: u32) {
         let mut lifted = Lifted::new();
         self.lift(&mut lifted, request, None);
         self.set_state(request, State::Vacant);
-        self.free_request(request);
+        self.free_request_hashed(request, hash);
         self.settle(now, &lifted);
     }
 
