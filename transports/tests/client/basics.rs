@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use lmx_core::RequestId;
 use lmx_core::client::Loss;
 use lmx_transports::clock;
+use lmx_transports::state::StatePlace;
 use lmx_transports::{Broker, Client, ConnectError, LockError, Pool, ReleaseError};
 use smol::future::FutureExt;
 
@@ -442,6 +443,7 @@ fn a_unix_socket_is_as_good() {
         let path = dir.path().join("lmx.sock");
         let broker = Broker::builder()
             .unix(&path)
+            .state(StatePlace::Ephemeral)
             .bind()
             .await
             .expect("a broker");
