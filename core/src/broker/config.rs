@@ -7,6 +7,9 @@ use super::Durability;
 use crate::table::AcquireError;
 use crate::{FencingToken, TableConfig};
 
+/// What a handshake needs at most, beside the authentication token (which JSON may spell
+/// longer than it is) and the session's name.
+const HANDSHAKE_BYTES: u32 = 1024;
 /// What a frame needs beside the keys, labels and names in it.
 const FRAME_FIXED_BYTES: u32 = 256;
 
@@ -111,6 +114,19 @@ pub enum ConfigError {
 }
 
 impl BrokerConfig {
+    /// Bytes in the first message of a connection, by which it says who it is.
+    pub(super) fn handshake_bytes_max(&self) -> u32 {
+        let token_bytes = self.auth_token.as_ref().map_or(0, Vec::len);
+        HANDSHAKE_BYTES
+            .saturating_add(self.name_bytes_max)
+            .saturating_add(
+                u32::try_from(token_bytes)
+                    .unwrap_or(u32::MAX)
+                    .saturating_mul(2),
+            )
+            .min(self.frame_bytes_max)
+    }
+
     /// Whether the limits go together.
     ///
     /// # Errors

@@ -45,13 +45,13 @@ impl Broker {
                 return &[];
             };
             if matched == 0 && begins_line(byte) {
-                let decoder = LineDecoder::new(self.config.frame_bytes_max);
-                self.connections[index].input = Input::Lines(decoder);
                 self.connections[index].speaks_lines = true;
+                let decoder = LineDecoder::new(self.message_bytes_max(index));
+                self.connections[index].input = Input::Lines(decoder);
             } else if byte == MAGIC[usize::from(matched)] {
                 bytes = rest;
                 self.connections[index].input = match matched + 1 {
-                    4 => Input::Frames(Decoder::new(self.config.frame_bytes_max)),
+                    4 => Input::Frames(Decoder::new(self.message_bytes_max(index))),
                     matched => Input::Magic { matched },
                 };
             } else {
@@ -88,6 +88,7 @@ impl Broker {
                 Ok(Some(body)) => {
                     was_heard = true;
                     self.handle_frame(now, index, body);
+                    decoder.set_bytes_max(self.message_bytes_max(index));
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -95,7 +96,8 @@ impl Broker {
                         FrameError::TooLong { .. } => FaultKind::FrameTooLong,
                         _ => FaultKind::Malformed,
                     };
-                    self.fault(now, index, kind, format_args!("{error} (frame_bytes_max)"));
+                    let limit = self.limit_name(index);
+                    self.fault(now, index, kind, format_args!("{error} ({limit})"));
                 }
             }
         }
@@ -113,9 +115,9 @@ impl Broker {
     ) {
         while self.is_listening(index) {
             let Ok(line) = decoder.next_line(bytes) else {
-                let bytes_max = self.config.frame_bytes_max;
+                let (bytes_max, limit) = (self.message_bytes_max(index), self.limit_name(index));
                 let text = format_args!(
-                    "a line is longer than {bytes_max} bytes (frame_bytes_max); send shorter ones"
+                    "a line is longer than {bytes_max} bytes ({limit}); send shorter ones"
                 );
                 self.fault(now, index, FaultKind::FrameTooLong, text);
                 return;
@@ -126,6 +128,7 @@ impl Broker {
             self.connections.unlink(Queue::Heard, index);
             if !line.trim_ascii().is_empty() {
                 self.handle_line(now, index, line);
+                decoder.set_bytes_max(self.message_bytes_max(index));
             }
         }
         // A line that was begun must be finished; between lines a client may be silent.
@@ -192,6 +195,27 @@ impl Broker {
             ),
         };
         self.fault(now, index, FaultKind::Magic, text);
+    }
+
+    /// How long a message may be now: whoever has not said who it is costs little.
+    fn message_bytes_max(&self, index: u32) -> u32 {
+        let connection = &self.connections[index];
+        let is_stranger = connection.phase == Phase::Handshake
+            && (!connection.speaks_lines || self.config.auth_token.is_some());
+        if is_stranger {
+            self.config.handshake_bytes_max()
+        } else {
+            self.config.frame_bytes_max
+        }
+    }
+
+    /// Where that comes from.
+    fn limit_name(&self, index: u32) -> &'static str {
+        if self.message_bytes_max(index) == self.config.frame_bytes_max {
+            "frame_bytes_max"
+        } else {
+            "before the handshake is finished"
+        }
     }
 
     /// Whether the next message may be carried out.

@@ -37,6 +37,11 @@ impl LineDecoder {
         }
     }
 
+    /// From the next line on, lines have at most `bytes_max` bytes.
+    pub(super) fn set_bytes_max(&mut self, bytes_max: u32) {
+        self.bytes_max = bytes_max as usize;
+    }
+
     /// Whether a line has begun that is not complete.
     pub(super) fn is_partial(&self) -> bool {
         !self.lent && !self.partial.is_empty()

@@ -158,6 +158,11 @@ impl Decoder {
         }
     }
 
+    /// From the next frame on, bodies have at most `bytes_max` bytes.
+    pub(crate) fn set_bytes_max(&mut self, bytes_max: u32) {
+        self.bytes_max = bytes_max;
+    }
+
     /// Whether a frame has begun that is not complete.
     #[must_use]
     pub fn is_partial(&self) -> bool {

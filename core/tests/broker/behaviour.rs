@@ -361,3 +361,30 @@ fn a_first_read_longer_than_the_output_limit_is_no_fault() {
     world.read("a", |reply| pongs += u32::from(reply.body == Answer::Pong));
     assert_eq!(pongs, 10_000);
 }
+
+#[test]
+fn a_stranger_may_not_make_the_broker_buffer_much() {
+    let config = BrokerConfig {
+        auth_token: Some(b"sesame".to_vec()),
+        ..BrokerConfig::default()
+    };
+    let limit = 1024 + config.name_bytes_max as usize + 2 * 6;
+    let mut world = World::new(config);
+    world.connect("lines").unwrap();
+    world.write("lines", &vec![b' '; limit]);
+    assert_eq!(world.peers["lines"].inbox, b"");
+    world.write("lines", b" ");
+    let inbox = String::from_utf8_lossy(&world.peers["lines"].inbox);
+    assert!(
+        inbox.contains("before the handshake is finished"),
+        "{inbox}"
+    );
+    assert!(world.peers["lines"].is_closed);
+    // Who has shown the token may.
+    world.connect("known").unwrap();
+    world.write("known", b"{\"type\":\"auth\",\"token\":\"sesame\"}\n");
+    world.write("known", &vec![b' '; 60_000]);
+    world.write("known", b"{\"type\":\"ls\",\"uuid\":\"l\"}\n");
+    let inbox = String::from_utf8_lossy(&world.peers["known"].inbox);
+    assert!(inbox.contains("ls_result"), "{inbox}");
+}
