@@ -171,3 +171,34 @@ pub(super) fn push_list<T>(
     }
     bytes.push(b']');
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+
+    use super::*;
+
+    #[test]
+    fn strings_survive_the_way_back() {
+        for text in [
+            "",
+            "plain",
+            "\"\\/\u{8}\u{c}\n\r\t\u{0}\u{1f}\u{7f}",
+            "é€😀",
+        ] {
+            let mut bytes = Vec::new();
+            push_string(&mut bytes, text);
+            let read: String = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!(read, text);
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        for value in [0, 9, 10, 1234, (1 << 53) - 1, u64::MAX] {
+            let mut bytes = Vec::new();
+            push_number(&mut bytes, value);
+            assert_eq!(bytes, alloc::format!("{value}").into_bytes());
+        }
+    }
+}

@@ -398,3 +398,6 @@ impl<'de> Visitor<'de> for FieldVisitor {
         Ok(Field(Cow::Owned(name.into())))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,3 +80,34 @@ fn hash(key: &[u8]) -> u64 {
     hasher.write(key);
     hasher.finish().max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fates_last_until_their_place_is_needed() {
+        let mut recent = Recent::default();
+        let id = RequestId::from_u128(5);
+        assert_eq!(recent.fate(id), None);
+        recent.note(id, Fate::Received);
+        recent.note(id, Fate::Ended);
+        assert_eq!(recent.fate(id), Some(Fate::Ended));
+        let rival = RequestId::from_u128(5 + PLACES as u128);
+        assert_eq!(recent.fate(rival), None);
+        recent.forget(rival);
+        assert_eq!(recent.fate(id), Some(Fate::Ended));
+        recent.note(rival, Fate::Released);
+        assert_eq!(recent.fate(id), None);
+        recent.forget(rival);
+        assert_eq!(recent.fate(rival), None);
+    }
+
+    #[test]
+    fn keys_are_known_once_noted() {
+        let mut recent = Recent::default();
+        assert!(!recent.knows_key(b"a"));
+        recent.note_key(b"a");
+        assert!(recent.knows_key(b"a") && !recent.knows_key(b"b"));
+    }
+}

@@ -783,3 +783,18 @@ fn shared_view<'a>(table: &'a LockTable<Growable>, base: &[u8]) -> Option<KeyVie
 pub(super) fn is_shared(table: &LockTable<Growable>, base: &[u8]) -> bool {
     shared_view(table, base).is_some_and(|view| view.holders_len() > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Dialect;
+
+    #[test]
+    fn dialects_go_by_version() {
+        for version in ["0.2.25", "0.2.1", "0.1.99", "0.0.10050"] {
+            assert_eq!(Dialect::of(version), Dialect::Locked, "{version}");
+        }
+        for version in ["0.2.26", "0.2.27", "0.29.0", "0.2", "0.2.x", ""] {
+            assert_eq!(Dialect::of(version), Dialect::Held, "{version}");
+        }
+    }
+}
