@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use async_signal::{Signal, Signals};
+use listenfd::ListenFd;
 use lmx_core::broker::BrokerConfig;
 use lmx_transports::broker::{BindError, default_config};
-use lmx_transports::net::{Address, ListenError};
+use lmx_transports::net::{self, Address, ListenError};
+use lmx_transports::state::StatePlace;
 use lmx_transports::{Broker, BrokerBuilder};
+use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use smol::stream::StreamExt as _;
 
@@ -27,6 +30,9 @@ pub(super) fn start(typed: StartArgs) -> Outcome {
         let _ = nix::unistd::setsid();
     }
     log_to_stderr(level(typed.log, &environment)?);
+    if let Err(error) = net::raise_descriptor_limit() {
+        tracing::warn!(%error, "cannot raise the limit of open descriptors");
+    }
     let json = typed.json.json.as_deref() == Some("");
     let builder = configured(typed, &environment)?;
     smol::block_on(serve(builder, json))
@@ -38,6 +44,8 @@ async fn serve(builder: BrokerBuilder, json: bool) -> Outcome {
     })?;
     let broker = builder.bind().await.map_err(|error| not_bound(&error))?;
     print(ready_line(broker.addresses(), json))?;
+    // Nothing happens unless a supervisor asked to be told.
+    tell_supervisor(NotifyState::Ready);
 
     let stopped = async {
         signals.next().await;
@@ -49,6 +57,7 @@ async fn serve(builder: BrokerBuilder, json: bool) -> Outcome {
         Ok(false) => return Ok(exit::DONE),
         Err(error) => return Err(Failure::new(exit::REFUSED, error.to_string())),
     }
+    tell_supervisor(NotifyState::Stopping);
     tracing::info!("stopping; a second signal stops at once");
     let at_once = async {
         let signal = signals.next().await.and_then(Result::ok);
@@ -61,15 +70,50 @@ async fn serve(builder: BrokerBuilder, json: bool) -> Outcome {
     }
 }
 
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell the supervisor");
+    }
+}
+
+/// Takes the sockets that a supervisor hands over; whether there were any.
+fn inherit(mut builder: BrokerBuilder) -> Result<(BrokerBuilder, bool), Failure> {
+    let mut handed = ListenFd::from_env();
+    for position in 0..handed.len() {
+        let unusable = |error| {
+            Failure::new(
+                exit::SYSTEM,
+                format!(
+                    "socket {position} that was handed over (LISTEN_FDS) is neither a listening \
+                     TCP nor a Unix socket: {error}"
+                ),
+            )
+        };
+        if let Ok(Some(tcp)) = handed.take_tcp_listener(position) {
+            builder = builder.listener(tcp);
+        } else if let Some(unix) = handed.take_unix_listener(position).map_err(unusable)? {
+            builder = builder.unix_listener(unix);
+        }
+    }
+    Ok((builder, handed.len() > 0))
+}
+
 fn configured(typed: StartArgs, environment: Environment<'_>) -> Result<BrokerBuilder, Failure> {
     let object = OptionObject::parse(typed.json.json.as_deref().unwrap_or_default())?;
     let mut builder = Broker::builder()
         .config(limits(&typed.limits))
         .unix_mode(typed.unix_mode)
         .allow_public(typed.allow_public);
+    if typed.ephemeral {
+        builder = builder.state(StatePlace::Ephemeral);
+    } else if let Some(directory) = &typed.state_dir {
+        builder = builder.state(StatePlace::Directory(directory.clone()));
+    }
     if let Some(token) = mean::auth_token(typed.auth_token_file.as_deref(), environment)? {
         builder = builder.auth_token(token);
     }
+
+    let (mut builder, is_handed) = inherit(builder)?;
 
     let by_env = environment("use_uds").is_some_and(|value| value == "yes");
     let uds_of_live_mutex = typed.use_uds || (by_env && typed.unix.is_none());
@@ -85,11 +129,12 @@ fn configured(typed: StartArgs, environment: Environment<'_>) -> Result<BrokerBu
     let host = typed.host.or_else(|| object.host.clone());
     // live-mutex listens on one or the other.
     let by_live_mutex = uds_of_live_mutex || object.uds_path.is_some();
-    let tcp = !typed.no_tcp && (!by_live_mutex || port.is_some() || host.is_some());
+    let is_default = !by_live_mutex && !is_handed;
+    let tcp = !typed.no_tcp && (is_default || port.is_some() || host.is_some());
 
     if let Some(path) = &unix {
         builder = builder.unix(path);
-    } else if !tcp {
+    } else if !tcp && !is_handed {
         return Err(Failure::usage("--no-tcp leaves nothing to listen on")
             .hint("name a Unix socket with --unix PATH"));
     }

@@ -20,6 +20,7 @@ pub use config::default_config;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -141,6 +142,7 @@ impl Drop for Broker {
 pub struct BrokerBuilder {
     endpoints: Vec<Endpoint>,
     inherited: Vec<TcpListener>,
+    inherited_unix: Vec<UnixListener>,
     unix_mode: u32,
     allow_public: bool,
     state: StatePlace,
@@ -152,6 +154,7 @@ impl Default for BrokerBuilder {
         Self {
             endpoints: Vec::new(),
             inherited: Vec::new(),
+            inherited_unix: Vec::new(),
             unix_mode: 0o600,
             allow_public: false,
             state: StatePlace::Default,
@@ -185,6 +188,13 @@ impl BrokerBuilder {
     #[must_use]
     pub fn listener(mut self, listener: TcpListener) -> Self {
         self.inherited.push(listener);
+        self
+    }
+
+    /// Listens on a Unix socket that is already open. Its file is left alone in the end.
+    #[must_use]
+    pub fn unix_listener(mut self, listener: UnixListener) -> Self {
+        self.inherited_unix.push(listener);
         self
     }
 
@@ -253,10 +263,7 @@ impl BrokerBuilder {
         for listener in &tcp {
             addresses.push(Address::Tcp(listener.local_addr()?));
         }
-        addresses.extend(
-            unix.iter()
-                .map(|unix| Address::Unix(unix.path().to_owned())),
-        );
+        addresses.extend(unix.iter().map(|unix| Address::Unix(unix.path.clone())));
 
         let mut config = self.config.clone();
         config::draw_seeds(&mut config)?;
@@ -327,6 +334,9 @@ impl BrokerBuilder {
             self.check_reach(listener.local_addr()?)?;
             listener.set_nonblocking(true)?;
             tcp.push(listener.try_clone()?);
+        }
+        for listener in &self.inherited_unix {
+            unix.push(UnixListening::inherited(listener.try_clone()?)?);
         }
         for endpoint in &self.endpoints {
             match endpoint {

@@ -144,6 +144,20 @@ impl ListenError {
     }
 }
 
+/// Lets this process open as many descriptors as it may ask for: each connection is one,
+/// and the usual limit is low for the sake of programs that are not servers.
+///
+/// # Errors
+///
+/// When the system refuses.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(setrlimit(Resource::Nofile, limit)?)
+}
+
 /// Every address of `host`; blocks while the resolver does.
 pub(crate) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> {
     let resolved = (host, port).to_socket_addrs().and_then(|found| {

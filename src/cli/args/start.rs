@@ -44,8 +44,16 @@ pub(crate) struct StartArgs {
     /// How much to log on standard error [default: info, or LMX_LOG].
     #[arg(long, value_name = "LEVEL", value_enum)]
     pub(crate) log: Option<Level>,
+    /// Where to keep the small file that a restart needs, one for each listening address
+    /// [default: lmx in the system's directory for state, mostly ~/.local/state/lmx].
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "ephemeral")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Keep no state: a restart forgets tokens and holds, so that locks which clients still
+    /// believe in can be granted to others.
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
     /// File whose first line is the token that clients must show [default: LMX_AUTH_TOKEN].
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    #[arg(long, visible_alias = "token-file", value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) auth_token_file: Option<PathBuf>,
     /// In a session of its own, as a broker that `--launch` starts.
     #[arg(long, hide = true)]
@@ -58,7 +66,8 @@ impl StartArgs {
     pub(super) const AFTER_HELP: &str = "\
 When the broker is ready it prints one line that names every address it listens on; with
 --json that line is {\"ready\":true,\"pid\":...,\"addresses\":[{\"tcp\":\"127.0.0.1:6970\"},...]}.
-SIGTERM or SIGINT stops it cleanly, a second one at once. Times are written 500ms, 4s,
+SIGTERM or SIGINT stops it cleanly, a second one at once. Under systemd it tells when it is
+ready, and listens on the sockets it is handed if there are any. Times are written 500ms, 4s,
 1m30s, or as a bare number of milliseconds.";
 }
 

@@ -56,9 +56,12 @@ pub(super) fn start(
     for listener in tcp {
         listeners.push(Listener::Tcp(mio::net::TcpListener::from_std(listener)));
     }
-    for UnixListening { listener, claim } in unix {
+    for UnixListening {
+        listener, claim, ..
+    } in unix
+    {
         listeners.push(Listener::Unix(mio::net::UnixListener::from_std(listener)));
-        claims.push(claim);
+        claims.extend(claim);
     }
     for (position, listener) in listeners.iter_mut().enumerate() {
         listener.register(poll.registry(), Token(LISTENERS - position))?;

@@ -16,12 +16,25 @@ use super::{Address, BACKLOG, ListenError};
 #[derive(Debug)]
 pub(crate) struct UnixListening {
     pub(crate) listener: UnixListener,
-    pub(crate) claim: UnixClaim,
+    pub(crate) path: PathBuf,
+    /// None if somebody else made the socket.
+    pub(crate) claim: Option<UnixClaim>,
 }
 
 impl UnixListening {
-    pub(crate) fn path(&self) -> &Path {
-        &self.claim.path
+    /// A socket that somebody else opened, and cares for.
+    pub(crate) fn inherited(listener: UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let path = listener
+            .local_addr()?
+            .as_pathname()
+            .map(Path::to_owned)
+            .unwrap_or_default();
+        Ok(Self {
+            listener,
+            path,
+            claim: None,
+        })
     }
 }
 
@@ -74,11 +87,12 @@ pub(crate) fn listen_unix(path: &Path, mode: u32) -> Result<UnixListening, Liste
         .ok_or_else(|| refused(io::Error::other("the socket was removed at once")))?;
     Ok(UnixListening {
         listener,
-        claim: UnixClaim {
+        path: path.to_owned(),
+        claim: Some(UnixClaim {
             path: path.to_owned(),
             identity,
             _lock: lock,
-        },
+        }),
     })
 }
 
