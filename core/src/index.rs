@@ -143,3 +143,6 @@ pub(crate) const fn bucket_of(hash: u32, buckets: u32) -> usize {
 pub(crate) fn hash_bytes(seed: [u64; 2], bytes: &[u8]) -> u32 {
     SipHasher13::new_with_keys(seed[0], seed[1]).hash(bytes) as u32
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,6 +130,8 @@
 
 #[cfg(feature = "alloc")]
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod arena;
 #[cfg(feature = "alloc")]

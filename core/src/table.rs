@@ -48,6 +48,7 @@ use crate::{FencingToken, Instant, Key, RequestId, SessionId, TableConfig};
 /// Time is an argument of whatever depends on it. A `now` that is earlier than one that
 /// was passed in before counts as that one. Everything that is due at or before `now`
 /// happens before the request that arrives at `now`.
+#[derive(Clone)]
 pub struct LockTable<S: Storage> {
     config: TableConfig,
     head: Head,

@@ -383,3 +383,170 @@ fn long_keys_and_labels_come_out_as_they_went_in() {
     table.check();
     assert_eq!(table.keys(0).count(), 0);
 }
+
+#[test]
+fn ten_thousand_shared_waiters_are_granted_by_one_release_in_order() {
+    const WAITERS: u128 = 10_000;
+    let mut table = LockTable::<Growable>::new(TableConfig::default()).unwrap();
+    let writer = table.open_session(at(0), ms(0)).unwrap();
+    let readers: Vec<_> = (0..100)
+        .map(|_| table.open_session(at(0), ms(0)).unwrap())
+        .collect();
+    let wants = |mode| {
+        [Want {
+            key: key("k"),
+            mode,
+        }]
+    };
+    table
+        .acquire(at(0), writer, &Acquire::new(id(0), &wants(X)))
+        .unwrap();
+    for n in 1..=WAITERS {
+        let reader = readers[n as usize % readers.len()];
+        let answer = table.acquire(at(0), reader, &Acquire::new(id(n), &wants(S)));
+        let ahead = n as u32 - 1;
+        assert_eq!(answer, Ok(Acquired::Queued { ahead }));
+    }
+    table.release(at(1), writer, id(0)).unwrap();
+    assert_eq!(u128::from(table.counts().held), WAITERS);
+    let holders = table.inspect(key("k")).unwrap();
+    let order: Vec<_> = holders.holders().map(|view| view.id().as_u128()).collect();
+    assert_eq!(order, (1..=WAITERS).collect::<Vec<_>>());
+    let tokens: Vec<_> = holders
+        .holders()
+        .map(|view| view.grant().unwrap().token)
+        .collect();
+    assert!(tokens.is_sorted());
+
+    // One of them never reads; everybody else has its events all the same.
+    let mut told = 0;
+    while let Some(reader) = table.poll_session() {
+        if reader != readers[0] {
+            told += std::iter::from_fn(|| table.poll_event(reader)).count();
+        }
+    }
+    assert_eq!(told as u128, WAITERS - WAITERS / readers.len() as u128);
+    table.check();
+}
+
+#[test]
+fn limits_refuse_before_anything_has_changed_and_name_what_is_full() {
+    use lmx_core::table::{OpenError, Resource};
+    fn case<St: Storage>() {
+        let config = TableConfig {
+            sessions_max: 2,
+            requests_max: 4,
+            claims_max: 5,
+            keys_max: 3,
+            requests_per_session_max: 3,
+            pieces_max: 2,
+            ..Small::config()
+        };
+        let mut table = LockTable::<St>::new(config).unwrap();
+        let a = table.open(0, 0);
+        let b = table.open(0, 0);
+        assert_eq!(
+            table.open_session(at(0), ms(0)),
+            Err(OpenError::Full { max: 2 })
+        );
+        let full = |what, max| Err(AcquireError::Full { what, max });
+        let long = "a key that goes on for longer than two pieces of text have room for it";
+        let counts = table.counts();
+        assert_eq!(
+            table.ask(0, a, 1, &[(long, X), ("x", X)], &|want| want.label = b"1"),
+            full(Resource::Bytes, 2)
+        );
+        let four = [("w", X), ("x", X), ("y", X), ("z", X)];
+        assert_eq!(table.ask(0, a, 1, &four, &plainly), full(Resource::Keys, 3));
+        assert_eq!(table.counts(), counts);
+        table.ask(0, a, 1, &[("x", S), ("y", S)], &plainly).unwrap();
+        table.ask(0, a, 2, &[("x", S), ("y", S)], &plainly).unwrap();
+        assert_eq!(
+            table.ask(0, a, 3, &[("x", S), ("y", S)], &plainly),
+            full(Resource::Claims, 5)
+        );
+        table.ask(0, a, 3, &[("x", X)], &plainly).unwrap();
+        assert_eq!(
+            table.ask(0, a, 4, &[("x", S)], &plainly),
+            full(Resource::RequestsOfSession, 3)
+        );
+        assert_eq!(
+            table.ask(0, a, 4, &[("x", S)], &|want| want.wait = Wait::No),
+            Err(AcquireError::Busy),
+            "whoever would not wait anyway hears why"
+        );
+        Table::release(&mut table, 0, a, 2).unwrap();
+        table.ask(0, b, 5, &[("z", X)], &plainly).unwrap();
+        table.ask(0, b, 6, &[("z", X)], &plainly).unwrap();
+        assert_eq!(
+            table.ask(0, b, 7, &[("z", X)], &plainly),
+            full(Resource::Requests, 4)
+        );
+    }
+    case::<Growable>();
+    case::<Small>();
+}
+
+#[test]
+fn a_configuration_that_cannot_be_kept_is_refused_by_name() {
+    let broken = |change: fn(&mut TableConfig)| {
+        let mut config = Small::config();
+        change(&mut config);
+        let error = LockTable::<Small>::new(config).map(drop).unwrap_err();
+        error.to_string()
+    };
+    assert_eq!(
+        broken(|config| config.keys_max = 17),
+        "keys_max is 17; it may be 1 to 16"
+    );
+    assert_eq!(
+        broken(|config| config.sessions_max = 0),
+        "sessions_max is 0; it may be 1 to 1048576"
+    );
+    assert_eq!(
+        broken(|config| config.key_bytes_max = 1 << 24),
+        "key_bytes_max is 16777216; it may be 1 to 16777215"
+    );
+    assert_eq!(
+        broken(|config| config.lease_max = Duration::ZERO),
+        "lease_max is zero; it is longer than zero"
+    );
+    assert_eq!(
+        broken(|config| config.pieces_max = 33),
+        "pieces_max is 33; it may be 0 to 32"
+    );
+}
+
+#[test]
+fn a_request_served_while_much_is_due_sees_its_own_key_as_if_all_was_done() {
+    let config = TableConfig {
+        timers_per_call_max: 1,
+        ..TableConfig::default()
+    };
+    let mut table = LockTable::<Growable>::new(config).unwrap();
+    let a = table.open(0, 0);
+    for n in 0..100 {
+        let name = format!("key {n}");
+        table
+            .ask(0, a, n, &[(&name, X)], &|want| want.lease = Some(ms(10)))
+            .unwrap();
+    }
+    table.tick(10);
+    assert_eq!(table.counts().held, 99, "one timer for each call");
+    assert_eq!(table.poll_timeout(), Some(at(10)), "more is due");
+    let b = table.open(10, 0);
+    assert!(matches!(
+        table.ask(10, b, 100, &[("key 99", X)], &plainly),
+        Ok(Acquired::Granted(_))
+    ));
+    assert_eq!(table.counts().held, 99, "only its own key was looked after");
+    assert_eq!(
+        Table::renew(&mut table, 10, a, 50, 10),
+        Err(RenewError::NotHeld)
+    );
+    assert_eq!(
+        Table::release(&mut table, 10, a, 51),
+        Err(ReleaseError::NotHeld)
+    );
+    assert_eq!(table.counts().held, 97);
+}

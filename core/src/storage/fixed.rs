@@ -18,7 +18,7 @@ use crate::timers::Timer;
 ///
 /// The table's configuration may allow less than fits, never more;
 /// [`Fixed::config`] allows all of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Fixed<
     const LOCKS: usize,
     const REQUESTS: usize,
@@ -91,18 +91,18 @@ impl<const LOCKS: usize, const REQUESTS: usize, const SESSIONS: usize, const PIE
     }
 
     fn check(config: &TableConfig) -> Result<(), ConfigError> {
-        for (what, is, max) in [
-            ("sessions_max", config.sessions_max, SESSIONS),
-            ("keys_max", config.keys_max, LOCKS),
-            ("requests_max", config.requests_max, REQUESTS),
-            ("claims_max", config.claims_max, REQUESTS),
-            ("pieces_max", config.pieces_max, PIECES),
+        for (what, is, min, max) in [
+            ("sessions_max", config.sessions_max, 1, SESSIONS),
+            ("keys_max", config.keys_max, 1, LOCKS),
+            ("requests_max", config.requests_max, 1, REQUESTS),
+            ("claims_max", config.claims_max, 1, REQUESTS),
+            ("pieces_max", config.pieces_max, 0, PIECES),
         ] {
             if is as usize > max {
                 return Err(ConfigError::OutOfRange {
                     what,
                     is,
-                    min: 0,
+                    min,
                     max: max as u32,
                 });
             }

@@ -12,7 +12,7 @@ use crate::table::{
 use crate::timers::Timer;
 
 /// Grows on the heap, up to the configured maxima.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Growable {
     requests: Vec<RequestSlot>,
     request_buckets: Vec<u32>,

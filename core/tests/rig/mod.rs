@@ -92,6 +92,7 @@ pub(crate) enum Op {
     },
 }
 
+#[derive(Clone)]
 pub(crate) struct Rig<S: Storage> {
     pub(crate) table: LockTable<S>,
     pub(crate) model: Model,
