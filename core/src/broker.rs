@@ -36,6 +36,7 @@ mod connections;
 mod counters;
 mod durable;
 mod input;
+mod invariants;
 mod lines;
 mod native;
 mod record;

@@ -30,7 +30,7 @@ pub fn live_mutex_dialect(data: &[u8]) {
         for connection in &mut connections {
             *connection = connection.filter(|id| !ended.contains(id));
         }
-        broker.table().check();
+        broker.check();
     }
     let now = Instant::from_millis(millis);
     for id in connections.into_iter().flatten() {

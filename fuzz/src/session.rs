@@ -500,7 +500,7 @@ impl World {
                 self.read(index, usize::MAX);
             }
         }
-        self.broker.table().check();
+        self.broker.check();
     }
 
     /// Once all connections are gone and every window has passed, no session is left.

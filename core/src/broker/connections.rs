@@ -210,7 +210,7 @@ impl Connections {
 
     /// Puts the connection at the end of the queue unless it is in it.
     pub(super) fn enqueue(&mut self, queue: Queue, index: u32, now: Instant) {
-        if !self.slots[index as usize].links[queue as usize].queued {
+        if !self.is_queued(queue, index) {
             self.requeue(queue, index, now);
         }
     }
@@ -229,6 +229,10 @@ impl Connections {
             NONE => self.ends[at].last = link.before,
             after => self.slots[after as usize].links[at].before = link.before,
         }
+    }
+
+    pub(super) fn is_queued(&self, queue: Queue, index: u32) -> bool {
+        self.slots[index as usize].links[queue as usize].queued
     }
 
     /// The first in the queue, and since when it is in it.

@@ -132,6 +132,20 @@ impl Sessions {
         }
     }
 
+    /// Asserts that those without a connection end, and no others; counts the others.
+    pub(super) fn check(&self) -> usize {
+        let mut bound = 0;
+        for (&id, session) in &self.open {
+            assert_eq!(session.ends.is_none(), session.connection.is_some());
+            match session.ends {
+                Some(ends) => assert!(self.ending.contains(&(ends, id))),
+                None => bound += 1,
+            }
+        }
+        assert_eq!(self.ending.len(), self.open.len() - bound);
+        bound
+    }
+
     /// The name that a session gave itself.
     pub(super) fn name(&self, id: Option<SessionId>) -> &str {
         id.and_then(|id| self.open.get(&id))

@@ -388,3 +388,30 @@ fn a_stranger_may_not_make_the_broker_buffer_much() {
     let inbox = String::from_utf8_lossy(&world.peers["known"].inbox);
     assert!(inbox.contains("ls_result"), "{inbox}");
 }
+
+#[test]
+fn however_little_is_read_at_one_time_the_stream_is_the_same() {
+    let mut world = World::new(BrokerConfig::default());
+    world.join("a", WINDOW);
+    let mut burst = Vec::new();
+    for _ in 0..5000 {
+        burst.extend(world.frame("a", Command::Ping));
+    }
+    world.peers.get_mut("a").unwrap().is_deaf = true;
+    world.write("a", &burst);
+    let a = world.peers["a"].id.unwrap();
+    let whole = world.broker.output(a).to_vec();
+    assert!(whole.len() > 30_000);
+    let mut stream = Vec::new();
+    for bytes in (1..).map(|step| step * 7 % 1999) {
+        let output = world.broker.output(a);
+        if output.is_empty() {
+            break;
+        }
+        let bytes = bytes.min(output.len());
+        stream.extend_from_slice(&output[..bytes]);
+        world.broker.consume_output(world.now, a, bytes);
+        world.broker.check();
+    }
+    assert!(stream == whole);
+}

@@ -152,7 +152,7 @@ impl World {
                 self.broker.handle_disconnect(self.now, id);
             }
         }
-        self.broker.table().check();
+        self.broker.check();
     }
 
     /// The peer reads again.
