@@ -111,6 +111,12 @@ impl Failure {
     }
 }
 
+/// Says something on standard error and goes on.
+pub(super) fn warn(message: &str) {
+    // With standard error gone there is nobody left to tell; `eprintln!` would panic.
+    let _ = writeln!(std::io::stderr(), "lmx: {message}");
+}
+
 /// Prints what clap has to say; its errors end with [`USAGE`], help and version with [`DONE`].
 pub(super) fn for_clap(error: &clap::Error) -> ExitCode {
     let _ = error.print();

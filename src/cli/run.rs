@@ -277,7 +277,9 @@ impl Supervisor<'_> {
     fn warn(&self) {
         let key = shown(self.hold.key());
         let why = self.loss.unwrap_or(Loss::Unconfirmed);
-        eprintln!("lmx: the lock on {key} is lost: {why}; the command goes on without it");
+        exit::warn(&format!(
+            "the lock on {key} is lost: {why}; the command goes on without it"
+        ));
     }
 
     fn carry_out(&self, order: Order) {
@@ -345,8 +347,12 @@ impl Supervisor<'_> {
         match released {
             Some(Ok(())) => {}
             Some(Err(_)) if loss.is_some() => {}
-            Some(Err(error)) => eprintln!("lmx: the lock on {key} was not given back: {error}"),
-            None => eprintln!("lmx: the broker has not confirmed that {key} was given back"),
+            Some(Err(error)) => {
+                exit::warn(&format!("the lock on {key} was not given back: {error}"))
+            }
+            None => exit::warn(&format!(
+                "the broker has not confirmed that {key} was given back"
+            )),
         }
         Ok(exit_code(status))
     }
@@ -365,7 +371,7 @@ impl Supervisor<'_> {
         while self.child.group().is_alive() {
             let now = clock::now();
             if now >= give_up {
-                eprintln!("lmx: some process of the command does not die");
+                exit::warn("some process of the command does not die");
                 return;
             }
             if now >= kill_at && !killed {

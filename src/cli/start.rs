@@ -200,9 +200,9 @@ fn not_bound(error: &BindError) -> Failure {
             "use the broker that is there (lmx status --unix {}), or choose another path",
             path.display()
         )),
-        BindError::Listen(ListenError::Public { .. }) | BindError::NoAddress => {
-            failure.with_code(exit::USAGE)
-        }
+        BindError::Listen(ListenError::Public { .. })
+        | BindError::NoAddress
+        | BindError::Config(_) => failure.with_code(exit::USAGE),
         _ => failure,
     }
 }

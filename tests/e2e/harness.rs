@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const HANG: Duration = Duration::from_mins(2);
 
 /// The environment that would change what a command does.
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 15] = [
     "LMX_HOST",
     "LMX_PORT",
     "LMX_UNIX",
@@ -29,6 +29,9 @@ const VARIABLES: [&str; 12] = [
     "live_mutex_port",
     "live_mutex_key",
     "use_uds",
+    "STATE_DIRECTORY",
+    "LISTEN_FDS",
+    "NOTIFY_SOCKET",
 ];
 
 /// A program of this package, with none of the environment that would change it.
@@ -47,7 +50,9 @@ pub(crate) fn program(name: &str) -> Command {
     for name in VARIABLES {
         command.env_remove(name);
     }
-    command.stdin(Stdio::null());
+    command
+        .env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"))
+        .stdin(Stdio::null());
     command
 }
 

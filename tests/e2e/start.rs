@@ -112,6 +112,13 @@ fn an_address_in_use_is_named() {
 }
 
 #[test]
+fn limits_that_do_not_go_together_are_refused() {
+    let words = fail(&mut lmx(["start", "0", "--frame-bytes-max", "10"]), 64);
+    assert!(words.contains("frame_bytes_max is 10"), "{words}");
+    fail(&mut lmx(["start", "0", "--connections-max", "0"]), 64);
+}
+
+#[test]
 fn limits_are_options_and_are_kept() {
     let broker = Broker::start_with(&["--key-bytes-max", "8", "--lease-max", "10s"]);
     succeed(&mut broker.lmx(["acquire", "12345678"]));

@@ -101,7 +101,7 @@ impl Watchdog {
             && pipe.write_all(line.as_bytes()).is_err()
         {
             self.pipe = None;
-            eprintln!("lmx: the watchdog process has died; going on without it");
+            exit::warn("the watchdog process has died; going on without it");
         }
     }
 }
