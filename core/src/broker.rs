@@ -141,7 +141,7 @@ impl Broker {
             sessions: Sessions::default(),
             connections: Connections::new(durable.is_on()),
             durable,
-            dialect: LiveMutex::new(now, &config.table, config.frame_bytes_max),
+            dialect: LiveMutex::new(now, &config.table, config.output_bytes_max),
             counters: Counters::default(),
             scratch: Scratch::new(config.frame_bytes_max),
             config,

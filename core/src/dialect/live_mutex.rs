@@ -404,7 +404,7 @@ impl LiveMutex {
         let session = connection.session.take();
         connection.waiting.clear();
         connection.names.clear();
-        connection.rw = rw::Share::default();
+        let owed = core::mem::take(&mut connection.rw).into_owed_write_keys();
         connection.unconfirmed = confirm::Unconfirmed::default();
         if let Some(due) = connection.asks_at.take() {
             self.wakes.remove(&(due, at.by, Wake::Unconfirmed));
@@ -415,6 +415,9 @@ impl LiveMutex {
             // It cannot be unknown: it ends here and nowhere else.
             let closed = at.table.close_session(at.now, session);
             debug_assert!(closed.is_ok(), "a dialect session ended by itself");
+        }
+        for id in owed {
+            self.release_by_id(at, id);
         }
         self.release_unread_write_keys(at);
     }

@@ -294,32 +294,61 @@ impl LiveMutex {
     /// client's own role holds, never what somebody else was granted meanwhile.
     fn unlock_by_role(&mut self, at: &mut At<'_>, frame: &Frame<'_>, key: Key<'_>) -> bool {
         match frame.rw_status() {
+            // An unknown key is answered as ever.
+            _ if at.table.inspect(key).is_none() => return false,
             RwStatus::UnlockingWriteKey => self.unlock_write_key(at, key),
-            RwStatus::EndWrite => {
-                self.unlock_as_writer(at, key);
-                true
-            }
-            _ => false,
+            RwStatus::EndWrite => self.unlock_as_writer(at, key),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Ends what this connection holds of a key.
+    pub(super) fn unlock_own(&mut self, at: &mut At<'_>, key: Key<'_>) {
+        let session = self.connections.get(&at.by).and_then(|c| c.session);
+        self.unlock_those(at, key, Fate::Released, |owner| {
+            session.is_some() && owner == session
+        });
+    }
+
+    /// A writer ends its own hold of a write key; one on another connection than the one
+    /// that locked ends whoever holds it, but never the readers.
+    fn unlock_as_writer(&mut self, at: &mut At<'_>, key: Key<'_>) {
+        let session = self.connections.get(&at.by).and_then(|c| c.session);
+        let has_own = session.is_some()
+            && at
+                .table
+                .inspect(key)
+                .is_some_and(|view| view.holders().any(|held| held.session() == session));
+        if has_own {
+            self.unlock_own(at, key);
+        } else {
+            let readers = self.write_keys.session();
+            self.unlock_those(at, key, Fate::Ended, |owner| {
+                owner.is_none() || owner != readers
+            });
         }
     }
 
-    /// Ends the connection's own hold of a write key. A writer on another connection
-    /// than the one that locked ends whoever holds it, but never the readers.
-    fn unlock_as_writer(&mut self, at: &mut At<'_>, key: Key<'_>) {
-        let session = self.connections.get(&at.by).and_then(|c| c.session);
-        let mut holders = Vec::new();
+    /// Ends the holds of a key whose owners are meant.
+    fn unlock_those(
+        &mut self,
+        at: &mut At<'_>,
+        key: Key<'_>,
+        fate: Fate,
+        is_meant: impl Fn(Option<SessionId>) -> bool,
+    ) {
+        let mut meant = Vec::new();
         if let Some(view) = at.table.inspect(key) {
-            holders.extend(view.holders().map(|held| (held.id(), held.session())));
+            meant.extend(
+                view.holders()
+                    .filter(|held| is_meant(held.session()))
+                    .map(|held| held.id()),
+            );
         }
-        let is_own = |owner: Option<SessionId>| session.is_some() && owner == session;
-        let has_own = holders.iter().any(|&(_, owner)| is_own(owner));
-        for (id, owner) in holders {
-            let is_readers = owner.is_some_and(|owner| self.write_keys.is_session(owner));
-            if if has_own { is_own(owner) } else { !is_readers } {
-                self.release_by_id(at, id);
-                self.recent
-                    .note(id, if has_own { Fate::Released } else { Fate::Ended });
-            }
+        for id in meant {
+            self.release_by_id(at, id);
+            self.recent.note(id, fate);
         }
     }
 

@@ -129,6 +129,11 @@ impl Share {
         });
     }
 
+    /// The locks of write keys that were to be unlocked next.
+    pub(super) fn into_owed_write_keys(self) -> Vec<RequestId> {
+        self.last_reads
+    }
+
     fn roles_mut(&mut self, key: &[u8]) -> &mut Roles {
         self.roles.entry(key.into()).or_default()
     }
@@ -495,6 +500,10 @@ struct WriteKey {
 }
 
 impl WriteKeys {
+    pub(super) fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
     pub(super) fn is_session(&self, session: SessionId) -> bool {
         self.session == Some(session)
     }
@@ -693,24 +702,30 @@ impl LiveMutex {
         true
     }
 
-    /// The last reader unlocks the write key. Only what the readers hold is released:
-    /// by now a writer may have it.
-    pub(super) fn unlock_write_key(&mut self, at: &mut At<'_>, key: Key<'_>) -> bool {
-        let Some(connection) = self.connections.get_mut(&at.by) else {
-            return false;
-        };
+    /// The last reader unlocks the write key: what the readers hold of it, if they still
+    /// do, or what this connection itself locked. By now a writer may have it, whom the
+    /// client's `force` is not meant for.
+    pub(super) fn unlock_write_key(&mut self, at: &mut At<'_>, key: Key<'_>) {
         let locks = &self.write_keys.locks;
-        let mine = connection.rw.last_reads.iter().position(|id| {
-            locks
-                .get(id)
-                .is_some_and(|lock| *lock.key == *key.as_bytes())
-        });
-        let Some(mine) = mine else {
-            return locks.values().any(|lock| *lock.key == *key.as_bytes());
+        let Some(connection) = self.connections.get_mut(&at.by) else {
+            return;
         };
-        let id = connection.rw.last_reads.swap_remove(mine);
-        self.release_by_id(at, id);
-        true
+        let mut ended = None;
+        connection.rw.last_reads.retain(|id| match locks.get(id) {
+            Some(lock) if *lock.key == *key.as_bytes() => {
+                ended = Some(*id);
+                false
+            }
+            // The readers' lock ended with the connection of the last of them.
+            None => false,
+            Some(_) => true,
+        });
+        match ended {
+            Some(id) => {
+                self.release_by_id(at, id);
+            }
+            None => self.unlock_own(at, key),
+        }
     }
 
     /// Cancels what the connection's first readers wait for.
