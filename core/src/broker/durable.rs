@@ -37,7 +37,7 @@ const TOKEN_BLOCK: u64 = 1 << 22;
 /// Sessions that are listed; with more, the others are only known to be.
 const LISTED_MAX: usize = 4096;
 /// When no session was opened for so long, all are listed.
-const LIST_DELAY: Duration = Duration::from_millis(50);
+const LIST_DELAY: Duration = Duration::from_millis(20);
 /// How long the end of a session may take to be noted down. Nobody waits for that.
 const REFRESH_DELAY: Duration = Duration::from_millis(200);
 
