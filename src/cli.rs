@@ -1,4 +1,4 @@
-//! The `lmx` command: what was typed ([`args`]), what it means ([`mean`]), and one
+//! The `lmx` command: what was typed (`args`), what it means (`mean`), and one
 //! module for each thing it can do.
 
 mod acquire;

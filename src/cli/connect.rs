@@ -81,9 +81,11 @@ pub(super) fn not_connected(error: &ConnectError) -> Failure {
         _ => exit::UNREACHABLE,
     };
     let failure = Failure::new(code, error.to_string());
-    match code {
-        exit::UNREACHABLE => failure.hint("or let this command start it: --launch"),
-        exit::UNAUTHORIZED => failure.hint("show it with --auth-token-file or LMX_AUTH_TOKEN"),
+    match error {
+        ConnectError::Unreachable { .. } => failure.hint("or let this command start it: --launch"),
+        _ if code == exit::UNAUTHORIZED => {
+            failure.hint("show it with --auth-token-file or LMX_AUTH_TOKEN")
+        }
         _ => failure,
     }
 }

@@ -348,7 +348,7 @@ impl Supervisor<'_> {
             Some(Ok(())) => {}
             Some(Err(_)) if loss.is_some() => {}
             Some(Err(error)) => {
-                exit::warn(&format!("the lock on {key} was not given back: {error}"))
+                exit::warn(&format!("the lock on {key} was not given back: {error}"));
             }
             None => exit::warn(&format!(
                 "the broker has not confirmed that {key} was given back"
