@@ -123,7 +123,12 @@ impl Core<'_> {
         let request = self.enter(now, session, want, entry, (hash, needs.first));
         if entry == Entry::Holds {
             self.hold(now, request, want.lease.map_or(0, nanos));
-            // Whoever went to the front may have left others behind.
+            // Whoever went to the front may have left others behind, and may have raised
+            // the capacity for them too.
+            let claim = self.parts.claims[self.parts.requests[request as usize].claim as usize];
+            if want.front && claim.kind() == Kind::Semaphore {
+                self.serve(now, claim.lock());
+            }
             self.tell_if_contended(request);
             return Ok(Acquired::Granted(self.grant_of(request)));
         }
