@@ -1,4 +1,5 @@
 //! Random operations, put to the real table and to the plain one, over both storages.
+#![cfg(feature = "alloc")]
 
 mod model;
 mod rig;

@@ -6,6 +6,7 @@
 //!
 //! Both storages must print the same. With `LMX_REWRITE=1` the scripts are rewritten with
 //! what is printed; read the difference before you commit it.
+#![cfg(feature = "alloc")]
 
 use core::fmt::Write as _;
 use core::num::NonZeroU32;

@@ -1,4 +1,5 @@
 //! The lock table, case by case.
+#![cfg(feature = "alloc")]
 
 use core::time::Duration;
 

@@ -23,7 +23,7 @@ pub(crate) struct CoreRef<'a> {
 }
 
 /// Timers of waiting requests come after all others of the same instant.
-const WAITER_ORDER: u32 = 1 << 31;
+pub(crate) const WAITER_ORDER: u32 = 1 << 31;
 
 impl Parts<'_> {
     pub(crate) fn as_ref(&self) -> PartsRef<'_> {

@@ -1,64 +1,133 @@
-//! What is always true of a table, asserted.
+//! What is always true of a table.
 //!
-//! Each invariant is stated once, in the words of the assertion. Tests call this after
-//! every operation; nothing here is on any path of a broker.
+//! Each invariant is stated once, in the words that name it when it is broken. Tests
+//! check them all after every operation, and a saved state is only taken for a table's if
+//! it keeps them; so nothing here may panic, loop for ever, or trust a link that it has
+//! not yet looked at. Nothing here is on any path of a broker's requests.
 
-use crate::arena::{Arena, NONE, Slot};
-use crate::index::{Chained, Index, bucket_of};
+mod parts;
+
+use crate::arena::NONE;
 use crate::list;
-use crate::table::core::{CoreRef, hash_id};
+use crate::table::core::{CoreRef, WAITER_ORDER, hash_id};
 use crate::table::events::is_confirmed;
 use crate::table::extras::hash_owner;
-use crate::table::slots::{Flags, Kind, State};
-use crate::timers::{Timer, parent};
+use crate::table::slots::{
+    ClaimSlot, Flags, INLINE_BYTES, Kind, LockSlot, PIECE_BYTES, PREFIX_BYTES, State, TOKENS_END,
+};
+use crate::table::text::{pieces_of_key, pieces_of_label};
+use parts::{check_arena, check_heap, check_index, check_ring, in_range};
+
+/// The first invariant that is broken, in words.
+type Verdict = Result<(), &'static str>;
+
+/// Breaks off with the words if the invariant does not hold.
+macro_rules! ensure {
+    ($holds:expr, $what:literal $(,)?) => {
+        if !$holds {
+            return Err($what);
+        }
+    };
+}
+use ensure;
 
 impl CoreRef<'_> {
-    /// Asserts every invariant.
-    pub(crate) fn check(&self) {
-        self.check_arenas();
-        self.check_indices();
-        self.check_timers();
-        self.check_requests();
-        self.check_locks();
-        self.check_sessions();
-        self.check_grants();
+    /// Whether every invariant holds.
+    pub(crate) fn verify(&self) -> Verdict {
+        self.check_links()?;
+        self.check_arenas()?;
+        self.check_texts()?;
+        self.check_indices()?;
+        self.check_timers()?;
+        self.check_claims()?;
+        self.check_requests()?;
+        self.check_locks()?;
+        self.check_sessions()?;
+        self.check_grants()
     }
 
-    fn check_arenas(&self) {
+    /// Nothing points anywhere that was never used.
+    fn check_links(&self) -> Verdict {
+        let (head, parts) = (self.head, self.parts);
+        let requests = head.requests.fresh;
+        let claims = head.claims.fresh;
+        let locks = head.locks.fresh;
+        let sessions = head.sessions.fresh;
+        let extras = head.extras.fresh;
+        ensure!(
+            requests as usize <= parts.requests.len()
+                && claims as usize <= parts.claims.len()
+                && locks as usize <= parts.locks.len()
+                && sessions as usize <= parts.sessions.len()
+                && extras as usize <= parts.extras.len()
+                && head.pieces.fresh as usize <= parts.pieces.len(),
+            "slots in use exist"
+        );
+        for slot in &parts.requests[..requests as usize] {
+            let vacant = slot.state == State::Vacant;
+            ensure!(
+                in_range(slot.session, sessions)
+                    && in_range(slot.links.prev, requests)
+                    && in_range(slot.links.next, requests)
+                    && in_range(slot.claim, if vacant { requests } else { claims })
+                    && in_range(slot.extras, extras)
+                    && in_range(slot.chain, requests),
+                "a request's links lead to slots"
+            );
+        }
+        for slot in &parts.claims[..claims as usize] {
+            ensure!(
+                in_range(slot.links.prev, claims)
+                    && in_range(slot.links.next, claims)
+                    && in_range(slot.next, claims)
+                    && in_range(slot.request, requests)
+                    && (slot.request == NONE || slot.lock() < locks),
+                "a claim's links lead to slots"
+            );
+        }
+        for slot in &parts.locks[..locks as usize] {
+            ensure!(
+                in_range(slot.first, claims)
+                    && in_range(slot.first_waiter, claims)
+                    && in_range(slot.chain, locks),
+                "a lock's links lead to slots"
+            );
+        }
+        for slot in &parts.sessions[..sessions as usize] {
+            let vacant = slot.serial == 0;
+            ensure!(
+                in_range(slot.quiet, if vacant { sessions } else { requests })
+                    && in_range(slot.events, requests)
+                    && in_range(slot.cursor, requests)
+                    && in_range(slot.ready.prev, sessions)
+                    && in_range(slot.ready.next, sessions),
+                "a session's links lead to slots"
+            );
+        }
+        for slot in &parts.extras[..extras as usize] {
+            ensure!(
+                in_range(slot.request, requests)
+                    && in_range(slot.chain, extras)
+                    && in_range(slot.label, head.pieces.fresh),
+                "the links of extras lead to slots"
+            );
+        }
+        ensure!(
+            in_range(head.ready, sessions),
+            "the ready ring begins at a session"
+        );
+        Ok(())
+    }
+
+    fn check_arenas(&self) -> Verdict {
         let (head, parts) = (self.head, self.parts);
         check_arena(&head.requests, parts.requests, |slot| {
             slot.state != State::Vacant
-        });
-        check_arena(&head.claims, parts.claims, |slot| slot.request != NONE);
-        check_arena(&head.locks, parts.locks, |slot| slot.key_bytes() != 0);
-        check_arena(&head.sessions, parts.sessions, |slot| slot.serial != 0);
-        check_arena(&head.extras, parts.extras, |slot| slot.request != NONE);
-        let pieces_of_keys: u32 = self
-            .used_locks()
-            .map(|lock| {
-                let bytes = parts.locks[lock as usize].key_bytes();
-                assert_eq!(
-                    parts.key_pieces(lock).map(<[u8]>::len).sum::<usize>(),
-                    bytes,
-                    "a key is as long as it says"
-                );
-                crate::table::text::pieces_of_key(bytes)
-            })
-            .sum();
-        let pieces_of_labels: u32 = self
-            .used_requests()
-            .filter_map(|request| {
-                parts
-                    .extras
-                    .get(parts.requests[request as usize].extras as usize)
-            })
-            .map(|extras| crate::table::text::pieces_of_label(extras.label_bytes as usize))
-            .sum();
-        assert_eq!(
-            head.pieces.used,
-            pieces_of_keys + pieces_of_labels,
-            "every piece belongs to a key or a label"
-        );
+        })?;
+        check_arena(&head.claims, parts.claims, |slot| slot.request != NONE)?;
+        check_arena(&head.locks, parts.locks, |slot| slot.key_bytes() != 0)?;
+        check_arena(&head.sessions, parts.sessions, |slot| slot.serial != 0)?;
+        check_arena(&head.extras, parts.extras, |slot| slot.request != NONE)?;
         for (used, max) in [
             (head.requests.used, self.config.requests_max),
             (head.claims.used, self.config.claims_max),
@@ -66,11 +135,54 @@ impl CoreRef<'_> {
             (head.sessions.used, self.config.sessions_max),
             (head.pieces.used, self.config.pieces_max),
         ] {
-            assert!(used <= max, "no limit is exceeded");
+            ensure!(used <= max, "no limit is exceeded");
         }
+        Ok(())
     }
 
-    fn check_indices(&self) {
+    /// Keys and labels have the pieces that their lengths call for, and no others exist.
+    fn check_texts(&self) -> Verdict {
+        let parts = self.parts;
+        let mut pieces = 0;
+        for lock in self.used_locks() {
+            let slot = &parts.locks[lock as usize];
+            let bytes = slot.key_bytes();
+            ensure!(
+                bytes <= self.config.key_bytes_max as usize,
+                "no key is too long"
+            );
+            if bytes > INLINE_BYTES {
+                self.check_text(slot.first_piece(), bytes - PREFIX_BYTES)?;
+            }
+            pieces += pieces_of_key(bytes);
+        }
+        for slot in &parts.extras[..self.head.extras.fresh as usize] {
+            let bytes = slot.label_bytes;
+            ensure!(bytes <= self.config.label_bytes_max, "no label is too long");
+            self.check_text(slot.label, bytes as usize)?;
+            pieces += pieces_of_label(bytes as usize);
+        }
+        ensure!(
+            self.head.pieces.used == pieces,
+            "every piece belongs to a key or a label"
+        );
+        Ok(())
+    }
+
+    fn check_text(&self, first: u32, bytes: usize) -> Verdict {
+        let mut at = first;
+        for _ in 0..bytes.div_ceil(PIECE_BYTES) {
+            ensure!(
+                at < self.head.pieces.fresh,
+                "a text is as long as its owner says"
+            );
+            at = self.parts.pieces[at as usize].next;
+        }
+        ensure!(at == NONE, "a text ends where its owner says");
+        Ok(())
+    }
+
+    fn check_indices(&self) -> Verdict {
         let seed = self.config.hash_seed;
         let (head, parts) = (self.head, self.parts);
         check_index(
@@ -78,252 +190,368 @@ impl CoreRef<'_> {
             parts.request_buckets,
             parts.requests,
             |slot| hash_id(seed, slot.id),
-        );
-        assert_eq!(
-            head.request_index.entries, head.requests.used,
-            "every request can be found"
-        );
+        )?;
         check_index(&head.lock_index, parts.lock_buckets, parts.locks, |slot| {
             slot.hash
-        });
-        assert_eq!(
-            head.lock_index.entries, head.locks.used,
-            "every lock can be found"
-        );
+        })?;
         check_index(
             &head.owner_index,
             parts.owner_buckets,
             parts.extras,
             |slot| hash_owner(seed, slot.owner),
+        )?;
+        ensure!(
+            head.request_index.entries == head.requests.used,
+            "every request can be found"
+        );
+        ensure!(
+            head.lock_index.entries == head.locks.used,
+            "every lock can be found"
+        );
+        let owners = parts.extras[..head.extras.fresh as usize].iter();
+        ensure!(
+            head.owner_index.entries as usize == owners.filter(|slot| slot.owner != 0).count(),
+            "every owner can be found"
         );
         for request in self.used_requests() {
             let id = parts.requests[request as usize].request_id();
-            assert_eq!(self.find_request(id), request, "ids are unique");
+            ensure!(self.find_request(id) == request, "ids are unique");
         }
+        for lock in self.used_locks() {
+            let hash = parts.locks[lock as usize].hash;
+            let found = head
+                .lock_index
+                .find(parts.lock_buckets, parts.locks, hash, |other| {
+                    other.hash == hash && self.same_key(other, &parts.locks[lock as usize])
+                });
+            ensure!(found == lock, "keys are unique");
+        }
+        Ok(())
     }
 
-    fn check_timers(&self) {
+    fn check_timers(&self) -> Verdict {
         let (head, parts) = (self.head, self.parts);
         check_heap(
             parts.request_heap,
             head.request_timers,
             parts.request_places,
-        );
-        check_heap(parts.lock_heap, head.lock_timers, parts.lock_places);
+        )?;
+        check_heap(parts.lock_heap, head.lock_timers, parts.lock_places)?;
         check_heap(
             parts.session_heap,
             head.session_timers,
             parts.session_places,
+        )?;
+        ensure!(
+            head.timer_order < WAITER_ORDER,
+            "timers can still be numbered"
         );
         for timer in &parts.request_heap[..head.request_timers as usize] {
             let state = parts.requests[timer.slot as usize].state;
-            assert!(
+            ensure!(
                 matches!(state, State::Waiting | State::Held),
                 "only live requests have deadlines"
             );
         }
         for timer in &parts.lock_heap[..head.lock_timers as usize] {
-            let lock = &parts.locks[timer.slot as usize];
-            assert!(lock.key_bytes() != 0, "only used locks are delayed");
+            ensure!(
+                parts.locks[timer.slot as usize].key_bytes() != 0,
+                "only used locks are delayed"
+            );
         }
-        for session in self.used_sessions() {
-            let slot = &parts.sessions[session as usize];
-            assert_eq!(
-                parts.session_places[session as usize] != NONE,
-                !slot.connected,
+        for (slot, place) in parts.sessions.iter().zip(parts.session_places) {
+            ensure!(
+                (*place != NONE) == (slot.serial != 0 && !slot.connected),
                 "a session's end draws near exactly while it has no connection"
             );
-            assert!(slot.connected || slot.window != 0, "no window, no resuming");
+            ensure!(
+                slot.connected || slot.window != 0 || slot.serial == 0,
+                "without a window there is no waiting for a connection"
+            );
         }
-        assert!(
-            (head.lock_timers + head.delaying_claims) as usize <= parts.lock_heap.len()
-                || parts.lock_heap.len() >= parts.locks.len(),
+        let delays = head.lock_timers as usize + head.delaying_claims as usize;
+        ensure!(
+            delays <= parts.lock_heap.len() || parts.lock_heap.len() >= parts.locks.len(),
             "each lock-delay that may come has room for its timer"
         );
+        Ok(())
     }
 
-    fn check_requests(&self) {
+    /// Every claim belongs to one request, and stands on another lock than its others.
+    fn check_claims(&self) -> Verdict {
         let parts = self.parts;
-        let (mut held, mut waiting, mut claims, mut delaying) = (0, 0, 0, 0);
+        let mut claims = 0;
+        for request in self.used_requests() {
+            let first = parts.requests[request as usize].claim;
+            let mut at = first;
+            let mut count = 0;
+            while at != NONE {
+                let claim = &parts.claims[at as usize];
+                ensure!(claim.request == request, "a claim knows its request");
+                count += 1;
+                ensure!(
+                    count <= self.config.keys_per_request_max,
+                    "a request has no more keys than it may"
+                );
+                let mut before = first;
+                while before != at {
+                    let other = &parts.claims[before as usize];
+                    ensure!(other.lock() != claim.lock(), "a request names a key once");
+                    before = other.next;
+                }
+                at = claim.next;
+            }
+            claims += count;
+        }
+        ensure!(
+            self.head.claims.used == claims,
+            "every claim has one request"
+        );
+        Ok(())
+    }
+
+    fn check_requests(&self) -> Verdict {
+        let parts = self.parts;
+        let (mut held, mut waiting, mut extras, mut delaying) = (0, 0, 0, 0);
         for request in self.used_requests() {
             let slot = &parts.requests[request as usize];
+            let flags = slot.flags;
             held += u32::from(slot.state == State::Held);
             waiting += u32::from(slot.state == State::Waiting);
             let live = matches!(slot.state, State::Held | State::Waiting);
-            assert_eq!(slot.claim != NONE, live, "live requests have claims");
-            assert!(
-                slot.session != NONE || (slot.state == State::Held && slot.flags.has(Flags::KEEP)),
+            ensure!((slot.claim != NONE) == live, "live requests have claims");
+            ensure!(
+                slot.session != NONE || (slot.state == State::Held && flags.has(Flags::KEEP)),
                 "only kept holds outlive their sessions"
             );
-            assert_eq!(
-                slot.flags.has(Flags::EVENTFUL),
-                slot.flags.has(Flags::TELL) || slot.flags.has(Flags::TOLD),
+            ensure!(
+                flags.has(Flags::EVENTFUL) == (flags.has(Flags::TELL) || flags.has(Flags::TOLD)),
                 "who has something to tell stands among the events"
             );
-            assert_eq!(
-                slot.flags
-                    .has(Flags(Flags::TELL_ENDED.0 | Flags::TOLD_ENDED.0)),
-                !live,
+            let ended = Flags(Flags::TELL_ENDED.0 | Flags::TOLD_ENDED.0);
+            ensure!(
+                flags.has(ended) != live,
                 "what has ended is kept only to be told"
             );
-            assert!(!slot.flags.has(Flags::SEARCHED), "no search goes on");
-            let mine = self.claims_of(request);
-            let count = mine.count() as u32;
-            claims += count;
-            assert_eq!(
-                slot.flags.has(Flags::MANY_KEYS) && live,
-                count > 1,
+            ensure!(
+                slot.state == State::Held || flags.only(Flags::TELL).0 & !ended.0 == 0,
+                "only a hold has something else to tell than its end"
+            );
+            ensure!(
+                slot.state != State::Waiting || slot.scratch == NONE,
+                "a waiter is in no work list"
+            );
+            ensure!(!flags.has(Flags::SEARCHED), "no search goes on");
+            let count = self.claims_of(request).count() as u32;
+            ensure!(
+                !live || flags.has(Flags::MANY_KEYS) == (count > 1),
                 "it knows whether it has many keys"
             );
             if slot.extras != NONE {
-                let extras = &parts.extras[slot.extras as usize];
-                assert_eq!(extras.request, request, "extras know their request");
-                if live && extras.lock_delay != 0 {
+                let slot_of_extras = &parts.extras[slot.extras as usize];
+                ensure!(
+                    slot_of_extras.request == request,
+                    "extras know their request"
+                );
+                extras += 1;
+                if slot_of_extras.lock_delay != 0 {
                     delaying += count;
                 }
             }
-            if slot.flags.has(Flags::UPGRADING) {
-                let claim = &parts.claims[slot.claim as usize];
-                assert!(
-                    slot.state == State::Held
-                        && claim.kind() == Kind::Shared
-                        && parts.locks[claim.lock() as usize].upgrade_waits(),
-                    "a shared hold waits for its upgrade"
-                );
-            }
+            let claim = parts.claims.get(slot.claim as usize);
+            ensure!(
+                !flags.has(Flags::UPGRADING)
+                    || (slot.state == State::Held
+                        && count == 1
+                        && claim.is_some_and(|claim| {
+                            claim.kind() == Kind::Shared
+                                && parts.locks[claim.lock() as usize].upgrade_waits()
+                        })),
+                "what waits for an upgrade is a shared hold"
+            );
         }
-        assert_eq!(self.head.held, held, "holds are counted");
-        assert_eq!(self.head.waiting, waiting, "waiters are counted");
-        assert_eq!(self.head.claims.used, claims, "every claim has a request");
-        assert_eq!(self.head.delaying_claims, delaying, "delays are counted");
+        ensure!(self.head.held == held, "holds are counted");
+        ensure!(self.head.waiting == waiting, "waiters are counted");
+        ensure!(self.head.extras.used == extras, "extras have a request");
+        ensure!(
+            self.head.delaying_claims == delaying,
+            "claims with a lock-delay are counted"
+        );
+        Ok(())
     }
 
-    fn check_locks(&self) {
+    fn check_locks(&self) -> Verdict {
         let parts = self.parts;
         let mut claims = 0;
         for lock in self.used_locks() {
             let slot = &parts.locks[lock as usize];
-            assert!(
+            ensure!(
                 !slot.is_idle() || parts.lock_places[lock as usize] != NONE,
                 "a lock that nobody has or wants is freed"
             );
-            let (mut holders, mut waiters, mut permits, mut upgrades) = (0, 0, 0, 0);
+            check_ring(parts.claims, slot.first)?;
+            let (mut holders, mut waiters, mut permits, mut upgrades) = (0, 0, 0u64, 0);
             let mut first_waiter = NONE;
-            check_ring(parts.claims, slot.first);
             for at in list::iter_from(parts.claims, slot.first, slot.first) {
                 claims += 1;
                 let claim = &parts.claims[at as usize];
-                assert_eq!(claim.lock(), lock, "a claim knows its lock");
+                ensure!(
+                    claim.request != NONE && claim.lock() == lock,
+                    "a claim knows its lock"
+                );
                 let request = &parts.requests[claim.request as usize];
                 if request.state == State::Held {
-                    assert_eq!(waiters, 0, "holders stand before waiters");
+                    ensure!(waiters == 0, "holders stand before waiters");
                     holders += 1;
-                    permits += claim.permits;
+                    permits += u64::from(claim.permits);
                     upgrades += u32::from(request.flags.has(Flags::UPGRADING));
                 } else {
-                    assert_eq!(request.state, State::Waiting, "only the living claim");
+                    ensure!(request.state == State::Waiting, "only the living claim");
                     if first_waiter == NONE {
                         first_waiter = at;
                     }
                     waiters += 1;
                 }
+                ensure!(
+                    (claim.permits != 0) == (claim.kind() == Kind::Semaphore),
+                    "semaphores have permits, and nothing else does"
+                );
             }
-            assert_eq!(slot.holders, holders, "holders are counted");
-            assert_eq!(slot.waiters, waiters, "waiters are counted");
-            assert_eq!(slot.permits, permits, "permits are counted");
-            assert_eq!(slot.first_waiter, first_waiter, "the first waiter is known");
-            assert_eq!(
-                u32::from(slot.upgrade_waits()),
-                upgrades,
+            ensure!(slot.holders == holders, "a lock's holders are counted");
+            ensure!(slot.waiters == waiters, "a lock's waiters are counted");
+            ensure!(
+                u64::from(slot.permits) == permits,
+                "a lock's permits are counted"
+            );
+            ensure!(
+                slot.first_waiter == first_waiter,
+                "the first waiter is known"
+            );
+            ensure!(
+                u32::from(slot.upgrade_waits()) == upgrades,
                 "one upgrade waits, or none"
             );
         }
-        assert_eq!(self.head.claims.used, claims, "every claim is on a lock");
+        ensure!(
+            self.head.claims.used == claims,
+            "every claim stands on one lock"
+        );
+        Ok(())
     }
 
-    fn check_sessions(&self) {
+    fn check_sessions(&self) -> Verdict {
         let parts = self.parts;
+        check_ring(parts.sessions, self.head.ready)?;
+        let mut ready = 0;
+        for session in list::iter_from(parts.sessions, self.head.ready, self.head.ready) {
+            let slot = &parts.sessions[session as usize];
+            ensure!(
+                slot.connected && slot.serial != 0,
+                "only connected sessions are named as having events"
+            );
+            ready += 1;
+        }
         let mut requests = 0;
-        check_ring(parts.sessions, self.head.ready);
-        let ready = list::iter_from(parts.sessions, self.head.ready, self.head.ready);
-        assert!(
-            ready
-                .map(|session| &parts.sessions[session as usize])
-                .all(|slot| slot.connected && slot.serial != 0),
-            "only connected sessions are named as having events"
-        );
         for session in self.used_sessions() {
             let slot = &parts.sessions[session as usize];
-            check_ring(parts.requests, slot.quiet);
-            check_ring(parts.requests, slot.events);
-            let mut mine = 0;
-            for at in list::iter_from(parts.requests, slot.quiet, slot.quiet) {
-                let request = &parts.requests[at as usize];
-                assert_eq!(request.session, session, "a request knows its session");
-                assert!(!request.flags.has(Flags::EVENTFUL), "quiet means quiet");
-                mine += 1;
-            }
-            let mut told = true;
-            let mut number = None;
-            for at in list::iter_from(parts.requests, slot.events, slot.events) {
-                let request = &parts.requests[at as usize];
-                assert_eq!(request.session, session, "a request knows its session");
-                assert!(request.flags.has(Flags::EVENTFUL), "events mean events");
-                mine += 1;
-                told &= at != slot.cursor;
-                assert_eq!(
-                    !request.flags.has(Flags::TELL),
-                    told,
-                    "the cursor stands at the first that is to be polled"
-                );
-                if told {
-                    assert!(slot.window != 0, "without a window polling confirms");
-                    assert!(
-                        !is_confirmed(request.scratch, slot.confirmed),
-                        "what was confirmed is forgotten"
-                    );
-                    assert!(
-                        number.is_none_or(|number| is_confirmed(number, request.scratch)),
-                        "polled events stand in the order of their polling"
-                    );
-                    number = Some(request.scratch);
-                }
-            }
-            assert_eq!(
-                slot.cursor == NONE,
-                told,
-                "the cursor stands among the events"
+            ensure!(
+                slot.serial < self.head.next_serial,
+                "serial numbers are not used again"
             );
-            assert_eq!(slot.requests, mine, "a session's requests are counted");
-            assert!(mine <= self.config.requests_per_session_max, "and limited");
-            requests += mine;
+            ready -= i64::from(slot.ready != list::Links::LOOSE);
+            requests += self.check_session(session)?;
         }
-        let orphans = self
+        ensure!(ready == 0, "a session knows whether it is named as ready");
+        let kept = self
             .used_requests()
             .filter(|at| parts.requests[*at as usize].session == NONE)
             .count() as u32;
-        assert_eq!(
-            self.head.requests.used,
-            requests + orphans,
+        ensure!(
+            self.head.requests.used == requests + kept,
             "every request has a session or outlived it"
         );
+        Ok(())
+    }
+
+    /// Returns how many requests the session has.
+    fn check_session(&self, session: u32) -> Result<u32, &'static str> {
+        let parts = self.parts;
+        let slot = &parts.sessions[session as usize];
+        check_ring(parts.requests, slot.quiet)?;
+        check_ring(parts.requests, slot.events)?;
+        let mut mine = 0;
+        for at in list::iter_from(parts.requests, slot.quiet, slot.quiet) {
+            let request = &parts.requests[at as usize];
+            ensure!(
+                request.state != State::Vacant && request.session == session,
+                "a request knows its session"
+            );
+            ensure!(
+                !request.flags.has(Flags::EVENTFUL),
+                "who is quiet has no events"
+            );
+            mine += 1;
+        }
+        let mut told = true;
+        let mut number = None;
+        for at in list::iter_from(parts.requests, slot.events, slot.events) {
+            let request = &parts.requests[at as usize];
+            ensure!(
+                request.state != State::Vacant && request.session == session,
+                "a request knows its session"
+            );
+            ensure!(
+                request.flags.has(Flags::EVENTFUL),
+                "who has events knows it"
+            );
+            mine += 1;
+            told &= at != slot.cursor;
+            ensure!(
+                request.flags.has(Flags::TELL) != told,
+                "the cursor stands at the first that is to be polled"
+            );
+            if told {
+                ensure!(slot.window != 0, "without a window polling confirms");
+                ensure!(
+                    !is_confirmed(request.scratch, slot.confirmed),
+                    "what was confirmed is forgotten"
+                );
+                ensure!(
+                    number.is_none_or(|number| is_confirmed(number, request.scratch)),
+                    "polled events stand in the order of their polling"
+                );
+                number = Some(request.scratch);
+            }
+        }
+        ensure!(
+            (slot.cursor == NONE) == told,
+            "the cursor stands among the events"
+        );
+        ensure!(slot.requests == mine, "a session's requests are counted");
+        ensure!(
+            mine <= self.config.requests_per_session_max,
+            "a session has no more requests than it may"
+        );
+        Ok(mine)
     }
 
     /// The rules of granting: who holds together, and that nobody waits without need.
-    fn check_grants(&self) {
+    fn check_grants(&self) -> Verdict {
         let parts = self.parts;
+        ensure!(
+            self.head.next_token >= self.config.first_token.as_u64()
+                && self.head.next_token <= TOKENS_END
+                && self.head.token_ceiling < TOKENS_END,
+            "tokens are within their bounds"
+        );
         for lock in self.used_locks() {
             let slot = &parts.locks[lock as usize];
-            let holders = || {
-                list::iter_from(parts.claims, slot.first, slot.first)
-                    .take(slot.holders as usize)
-                    .map(|at| &parts.claims[at as usize])
-            };
+            let mut holders = self.holders_of(slot);
             if slot.holders > 1 {
-                let kind = holders().next().map(super::slots::ClaimSlot::kind);
-                assert!(
+                let kind = holders.next().map(ClaimSlot::kind);
+                ensure!(
                     kind != Some(Kind::Exclusive)
-                        && holders().all(|claim| Some(claim.kind()) == kind),
+                        && holders.all(|claim| Some(claim.kind()) == kind),
                     "holders go together"
                 );
             }
@@ -332,24 +560,23 @@ impl CoreRef<'_> {
             self.head.grace_until.is_some() || self.head.next_token > self.head.token_ceiling;
         for request in self.used_requests() {
             let slot = &parts.requests[request as usize];
-            if slot.state == State::Held {
-                assert!(
-                    slot.token_or_since != 0 && slot.token_or_since < self.head.next_token
-                        || slot.token_or_since < self.config.first_token.as_u64(),
-                    "a hold's token was given"
-                );
-            }
+            let given = slot.token_or_since != 0 && slot.token_or_since < self.head.next_token;
+            ensure!(
+                given || !matches!(slot.state, State::Held | State::Expired),
+                "a hold's token was given"
+            );
             let turn = slot.state == State::Waiting
                 && self.claims_of(request).all(|at| self.could_grant(at));
             let upgrade = slot.flags.has(Flags::UPGRADING) && {
                 let lock = parts.claims[slot.claim as usize].lock();
                 parts.locks[lock as usize].holders == 1 && parts.lock_places[lock as usize] == NONE
             };
-            if turn || upgrade {
-                assert!(stalled, "whose turn it is does not wait");
-                assert!(self.head.stalled, "who is put off is remembered");
-            }
+            ensure!(
+                !(turn || upgrade) || (stalled && self.head.stalled),
+                "whose turn it is does not wait, or it is known why"
+            );
         }
+        Ok(())
     }
 
     /// Whether it is this waiting claim's turn on its own key.
@@ -358,28 +585,41 @@ impl CoreRef<'_> {
         let claim = &parts.claims[at as usize];
         let lock = claim.lock();
         let slot = &parts.locks[lock as usize];
-        let fits = slot.holders == 0
-            || match (parts.claims[slot.first as usize].kind(), claim.kind()) {
-                (Kind::Shared, Kind::Shared) => true,
-                (Kind::Semaphore, Kind::Semaphore) => {
-                    u64::from(slot.permits) + u64::from(claim.permits) <= u64::from(slot.capacity)
-                }
-                _ => false,
-            };
+        let fits = match self.holders_of(slot).next().map(ClaimSlot::kind) {
+            None => true,
+            Some(Kind::Shared) => claim.kind() == Kind::Shared,
+            Some(Kind::Semaphore) => {
+                claim.kind() == Kind::Semaphore
+                    && u64::from(slot.permits) + u64::from(claim.permits)
+                        <= u64::from(slot.capacity)
+            }
+            Some(Kind::Exclusive) => false,
+        };
         slot.first_waiter == at
             && !slot.upgrade_waits()
             && parts.lock_places[lock as usize] == NONE
             && fits
     }
 
+    fn holders_of(&self, lock: &LockSlot) -> impl Iterator<Item = &ClaimSlot> {
+        list::iter_from(self.parts.claims, lock.first, lock.first)
+            .take(lock.holders as usize)
+            .map(|at| &self.parts.claims[at as usize])
+    }
+
+    /// The claims of a request whose chain is known to end.
     fn claims_of(&self, request: u32) -> impl Iterator<Item = u32> {
         let claims = self.parts.claims;
         let mut at = self.parts.requests[request as usize].claim;
         core::iter::from_fn(move || {
             let claim = claims.get(at as usize)?;
-            assert_eq!(claim.request, request, "a claim knows its request");
             Some(core::mem::replace(&mut at, claim.next))
         })
+    }
+
+    fn same_key(&self, one: &LockSlot, other: &LockSlot) -> bool {
+        let key = |lock| self.parts.key_pieces_of(lock).flatten();
+        one.key_bytes() == other.key_bytes() && key(one).eq(key(other))
     }
 
     fn used_requests(&self) -> impl Iterator<Item = u32> {
@@ -397,92 +637,4 @@ impl CoreRef<'_> {
         let sessions = self.parts.sessions;
         (0..self.head.sessions.fresh).filter(move |at| sessions[*at as usize].serial != 0)
     }
-}
-
-fn check_arena<T: Slot>(arena: &Arena, slots: &[T], is_used: impl Fn(&T) -> bool) {
-    assert!(arena.fresh as usize <= slots.len(), "slots in use exist");
-    let used = slots[..arena.fresh as usize]
-        .iter()
-        .filter(|slot| is_used(slot))
-        .count();
-    assert_eq!(arena.used as usize, used, "slots in use are counted");
-    let mut vacant = 0;
-    let mut at = arena.free;
-    while at != NONE {
-        let mut slot = slots[at as usize];
-        assert!(!is_used(&slot), "slots that were given back are vacant");
-        vacant += 1;
-        assert!(vacant <= arena.fresh, "the free list ends");
-        at = *slot.free_link();
-    }
-    assert_eq!(
-        arena.used + vacant,
-        arena.fresh,
-        "a slot is in use or on the free list"
-    );
-    assert!(
-        slots[arena.fresh as usize..]
-            .iter()
-            .all(|slot| !is_used(slot)),
-        "slots that were never used are vacant"
-    );
-}
-
-fn check_index<T: Chained>(
-    index: &Index,
-    buckets: &[u32],
-    slots: &[T],
-    hash_of: impl Fn(&T) -> u32,
-) {
-    let mut entries = 0;
-    for (bucket, first) in buckets[..index.buckets as usize].iter().enumerate() {
-        let mut at = *first;
-        while at != NONE {
-            let slot = &slots[at as usize];
-            assert_eq!(
-                bucket_of(hash_of(slot), index.buckets),
-                bucket,
-                "a slot is in the bucket of its hash"
-            );
-            entries += 1;
-            assert!(entries <= index.entries, "chains end");
-            at = slot.chain();
-        }
-    }
-    assert_eq!(index.entries, entries, "indexed slots are counted");
-}
-
-fn check_heap(heap: &[Timer], len: u32, places: &[u32]) {
-    let armed = &heap[..len as usize];
-    for (place, timer) in armed.iter().enumerate() {
-        assert_eq!(
-            places[timer.slot as usize] as usize, place,
-            "a slot knows where its deadline stands"
-        );
-        if place != 0 {
-            let above = &armed[parent(place)];
-            assert!(
-                (above.at, above.order) < (timer.at, timer.order),
-                "no deadline stands above an earlier one"
-            );
-        }
-    }
-    let armed = places.iter().filter(|place| **place != NONE).count();
-    assert_eq!(armed, len as usize, "only armed slots have a place");
-}
-
-fn check_ring<T: list::Linked>(slots: &[T], first: u32) {
-    if first == NONE {
-        return;
-    }
-    let mut at = first;
-    for _ in 0..=slots.len() {
-        let next = slots[at as usize].links().next;
-        assert_eq!(slots[next as usize].links().prev, at, "neighbours agree");
-        at = next;
-        if at == first {
-            return;
-        }
-    }
-    panic!("a ring closes");
 }

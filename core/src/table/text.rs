@@ -25,7 +25,17 @@ pub(crate) const fn pieces_of_label(bytes: usize) -> u32 {
 impl<'a> PartsRef<'a> {
     /// The key's bytes, in order.
     pub(crate) fn key_pieces(&self, lock: u32) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let lock = &self.locks[lock as usize];
+        self.key_pieces_of(&self.locks[lock as usize])
+    }
+
+    /// The bytes of the lock's key, in order.
+    pub(crate) fn key_pieces_of<'l>(
+        &self,
+        lock: &'l LockSlot,
+    ) -> impl Iterator<Item = &'l [u8]> + use<'a, 'l>
+    where
+        'a: 'l,
+    {
         let bytes = lock.key_bytes();
         let (inline, first, rest) = if bytes <= INLINE_BYTES {
             (bytes, NONE, 0)
