@@ -1,6 +1,7 @@
 //! The broker's request path allocates nothing once it is warm, and an idle connection
 //! costs little.
 
+#![cfg(feature = "alloc")]
 #![expect(unsafe_code, reason = "a global allocator is an unsafe trait")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

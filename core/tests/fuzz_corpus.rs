@@ -1,5 +1,7 @@
 //! The fuzz targets, on their committed corpora and on random bytes.
 
+#![cfg(feature = "alloc")]
+
 #[path = "../../fuzz/src/lib.rs"]
 #[expect(unreachable_pub, reason = "a library of its own, borrowed here")]
 mod targets;

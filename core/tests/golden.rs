@@ -3,6 +3,8 @@
 //! A snapshot that changes is a protocol that changes: variants and `Status` fields are
 //! only ever added at the end, and clients of all versions since must go on working.
 
+#![cfg(feature = "alloc")]
+
 use std::fmt::{Debug, Write as _};
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -16,6 +16,8 @@
 //! write the answers down anew: `UPDATE_TRANSCRIPTS=1 cargo test -p lmx-core --test
 //! live_mutex`, and read the difference.
 
+#![cfg(feature = "alloc")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;

@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_SCRIPTS=1` writes it anew.
 
+#![cfg(feature = "alloc")]
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;

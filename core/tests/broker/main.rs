@@ -1,5 +1,7 @@
 //! The broker machine, driven as a transport would drive it.
 
+#![cfg(feature = "alloc")]
+
 mod behaviour;
 mod peer;
 mod script;
