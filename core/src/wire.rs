@@ -1,5 +1,6 @@
 //! The native protocol's messages. Variant order is append-only.
 
+mod bytes;
 pub mod frame;
 mod seq;
 
@@ -81,6 +82,7 @@ pub enum Command<'a> {
     /// Ends every hold of a key, whoever has it.
     ForceReleaseKey {
         /// Which.
+        #[serde(borrow, with = "bytes")]
         key: &'a [u8],
     },
     /// Ends one request, held or waiting, whoever has it.
@@ -113,6 +115,7 @@ pub enum Command<'a> {
     /// Shows one key, its waiters a page at a time.
     Inspect {
         /// Which.
+        #[serde(borrow, with = "bytes")]
         key: &'a [u8],
         /// Holders and waiters to leave out at the beginning, counted through.
         skip: u32,
@@ -127,6 +130,7 @@ pub enum Command<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello<'a> {
     /// The shared authentication token, empty if there is none.
+    #[serde(borrow, with = "bytes")]
     pub auth: &'a [u8],
     /// How long the session shall outlive a lost connection.
     pub resume_window: Duration,
@@ -173,6 +177,7 @@ pub struct AcquireFields<'a> {
     /// Tell the holder when somebody waits.
     pub notify_contended: bool,
     /// Who and why.
+    #[serde(borrow, with = "bytes")]
     pub label: &'a [u8],
     /// On whose behalf.
     pub owner: Option<NonZeroU32>,
@@ -184,6 +189,7 @@ pub struct AcquireFields<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WantFields<'a> {
     /// The key's bytes.
+    #[serde(borrow, with = "bytes")]
     pub key: &'a [u8],
     /// How.
     pub mode: Mode,
@@ -213,6 +219,7 @@ pub enum Answer<'a> {
         /// Which request.
         id: RequestId,
         /// The key that is held, or waited for.
+        #[serde(borrow, with = "bytes")]
         key: &'a [u8],
         /// Requests that wait for it.
         waiting: u32,
@@ -426,6 +433,7 @@ pub struct HolderFields<'a> {
     /// Whether it outlives its session.
     pub keep: bool,
     /// Who and why.
+    #[serde(borrow, with = "bytes")]
     pub label: &'a [u8],
     /// The name its session gave, if it still has one.
     pub name: &'a str,
@@ -435,6 +443,7 @@ pub struct HolderFields<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyFields<'a> {
     /// Its bytes.
+    #[serde(borrow, with = "bytes")]
     pub key: &'a [u8],
     /// Requests that hold it.
     pub holders: u32,

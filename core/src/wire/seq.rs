@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seq<'a, T> {
+    #[serde(borrow, with = "super::bytes")]
     bytes: &'a [u8],
     #[serde(skip)]
     item: PhantomData<T>,

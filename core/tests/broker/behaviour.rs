@@ -415,3 +415,34 @@ fn however_little_is_read_at_one_time_the_stream_is_the_same() {
     }
     assert!(stream == whole);
 }
+
+#[test]
+fn who_reads_slowly_is_neither_idle_nor_stalled() {
+    let config = BrokerConfig {
+        frame_bytes_max: 2048,
+        output_bytes_max: 4096,
+        ..BrokerConfig::default()
+    };
+    let mut world = World::new(config);
+    world.join("a", WINDOW);
+    let mut burst = Vec::new();
+    for _ in 0..2000 {
+        burst.extend(world.frame("a", Command::Ping));
+    }
+    world.peers.get_mut("a").unwrap().is_deaf = true;
+    world.write("a", &burst);
+    // Nothing is read from it, so it cannot show that it lives but by reading.
+    let a = world.peers["a"].id.unwrap();
+    for seconds in 1..60 {
+        world.at(seconds * 1000);
+        assert!(!world.broker.wants_input(a));
+        let bytes = world.broker.output(a)[..10].to_vec();
+        world.peers.get_mut("a").unwrap().inbox.extend(bytes);
+        world.broker.consume_output(world.now, a, 10);
+    }
+    assert!(!world.broker.is_closing(a));
+    world.listen("a");
+    let mut pongs = 0;
+    world.read("a", |reply| pongs += u32::from(reply.body == Answer::Pong));
+    assert_eq!(pongs, 2000);
+}
