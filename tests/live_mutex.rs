@@ -5,7 +5,8 @@
 //! need it say that they were not run, unless `CI=true`: then they fail.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -114,6 +115,50 @@ fn node_python_and_native_processes_count_together() {
         fs::read_to_string(&file).unwrap().trim(),
         expected.to_string()
     );
+}
+
+/// `printf ... | nc`: what was asked before the end of the input is answered.
+#[test]
+fn a_half_closed_connection_gets_its_answers() {
+    let broker = Broker::start(Over::Tcp);
+    let mut socket = TcpStream::connect(("127.0.0.1", broker.port.unwrap())).unwrap();
+    socket
+        .write_all(b"{\"type\":\"lock\",\"uuid\":\"a\",\"key\":\"k\"}\n{\"type\":\"ls\",\"uuid\":\"b\"}\n{\"ty")
+        .unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    let mut answers = String::new();
+    socket.read_to_string(&mut answers).unwrap();
+    let lines: Vec<&str> = answers.lines().collect();
+    assert_eq!(lines.len(), 2, "{answers}");
+    assert!(lines[0].contains("\"acquired\":true"), "{answers}");
+    assert_eq!(lines[1], "{\"ls_result\":[\"k\"],\"uuid\":\"b\"}");
+    // And with the connection, its lock is gone.
+    while text(&broker.lmx(&["ls"])).contains('k') {
+        std::thread::yield_now();
+    }
+}
+
+/// A line over the limit ends its own connection, with a reason, and disturbs no other.
+#[test]
+fn a_line_over_the_limit_harms_nobody_else() {
+    let broker = Broker::start(Over::Tcp);
+    let connect = || TcpStream::connect(("127.0.0.1", broker.port.unwrap())).unwrap();
+    let (mut good, mut bad) = (connect(), connect());
+    let ask = |socket: &mut TcpStream, id: &str| {
+        let line = format!("{{\"type\":\"lock-info-request\",\"uuid\":\"{id}\",\"key\":\"k\"}}\n");
+        socket.write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        BufReader::new(socket).read_line(&mut answer).unwrap();
+        assert!(answer.contains(id), "{answer}");
+    };
+    ask(&mut good, "before");
+    ask(&mut bad, "small");
+    let long = format!("{{\"type\":\"lock\",\"key\":\"{}", "x".repeat(1 << 20));
+    // The broker may close before it has read it all.
+    let _ = bad.write_all(long.as_bytes());
+    let mut end = Vec::new();
+    let _ = bad.read_to_end(&mut end);
+    ask(&mut good, "after");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod recent;
 mod report;
 mod rw;
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
@@ -111,7 +112,11 @@ impl LiveMutex {
         line: &[u8],
         table: &mut LockTable<Growable>,
     ) {
-        let text = String::from_utf8_lossy(line);
+        // As JavaScript decodes: what is no UTF-8 becomes a replacement character.
+        let text = match core::str::from_utf8(line) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(line),
+        };
         let mut at = At {
             now,
             by: connection,
