@@ -12,7 +12,7 @@ mod config;
 mod drive;
 mod hub;
 mod links;
-mod socket;
+pub(crate) mod socket;
 mod stream;
 mod writer;
 

@@ -1,12 +1,14 @@
 //! The client: locks that any executor can await.
 
 mod builder;
+mod connection;
 mod driver;
 mod error;
 mod guard;
 mod ids;
 mod lock;
 mod query;
+mod reactor;
 mod shared;
 mod stream;
 

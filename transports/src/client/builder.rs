@@ -11,7 +11,7 @@ use lmx_core::client::ClientConfig;
 
 use super::error::ConnectError;
 use super::shared::Shared;
-use super::stream::{Connector, Stream, connector};
+use super::stream::{Connected, Connector, Stream, connector};
 use crate::blocking;
 use crate::net::Endpoint;
 
@@ -118,7 +118,7 @@ impl ClientBuilder {
     {
         self.connector = Some(Arc::new(move || {
             let connecting = connect();
-            Box::pin(async move { Ok(Box::new(connecting.await?) as Box<dyn Stream>) })
+            Box::pin(async move { Ok(Connected::Stream(Box::new(connecting.await?))) })
         }));
         self
     }

@@ -1,23 +1,20 @@
 //! Moves a client's bytes and wakes it on time, on a thread that no user's executor owns:
 //! a lease is renewed however busy that one is.
 
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use smol::Executor;
-use smol::io::AsyncRead;
+use lmx_core::Instant;
+use mio::Token;
 
+use super::connection::Connection;
 use super::error::ConnectError;
+use super::reactor::Reactor;
 use super::shared::{Shared, State};
-use super::stream::{BoxStream, Connecting, Connector};
-use crate::clock::{self, Alarm};
-
-/// Bytes of one read.
-const READ_BYTES: usize = 64 * 1024;
+use super::stream::{Connected, Connecting, Connector};
+use crate::clock;
 
 /// Reads of one client before the next client's turn.
 const READS_PER_TURN: usize = 16;
@@ -28,60 +25,71 @@ pub(super) fn spawn(
     connector: Connector,
     connect_timeout: Duration,
 ) -> Result<(), ConnectError> {
-    let executor = executor().map_err(|error| ConnectError::Thread(Arc::new(error)))?;
-    let mut driver = Driver {
+    let reactor = Reactor::global().map_err(|error| ConnectError::Thread(Arc::new(error)))?;
+    reactor.drive(Driver {
         shared,
         connector,
         connect_timeout,
         connecting: None,
-        alarm: Alarm::never(),
-        buffer: vec![0; READ_BYTES],
-    };
-    executor.spawn(poll_fn(move |cx| driver.poll(cx))).detach();
+        place: None,
+        due: None,
+    });
     Ok(())
 }
 
-/// One thread for all clients of the process, started with the first.
-fn executor() -> io::Result<&'static Executor<'static>> {
-    static EXECUTOR: Executor<'static> = Executor::new();
-    static STARTED: Mutex<bool> = Mutex::new(false);
-    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*started {
-        std::thread::Builder::new()
-            .name("lmx-client".to_owned())
-            .spawn(|| async_io::block_on(EXECUTOR.run(std::future::pending::<()>())))?;
-        *started = true;
-    }
-    Ok(&EXECUTOR)
-}
-
-struct Driver {
+pub(super) struct Driver {
     shared: Arc<Shared>,
     connector: Connector,
     connect_timeout: Duration,
-    connecting: Option<(Connecting, Alarm)>,
-    alarm: Alarm,
-    buffer: Vec<u8>,
+    /// An attempt to connect, and when it has taken too long.
+    connecting: Option<(Connecting, Instant)>,
+    place: Option<(Arc<Reactor>, Token)>,
+    due: Option<Instant>,
 }
 
 impl Driver {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// The reactor's name for it.
+    pub(super) fn begin_at(&mut self, reactor: Arc<Reactor>, token: Token) {
+        self.place = Some((reactor, token));
+    }
+
+    /// The reactor has something to tell of its socket.
+    pub(super) fn handle_ready(&mut self, ended: bool) {
+        if let Some(connection) = &mut self.shared.lock().connection {
+            connection.handle_ready(ended);
+        }
+    }
+
+    /// When it is to be polled even if nothing happens.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Does all that can be done now; ready once the client has closed.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<()> {
         let shared = Arc::clone(&self.shared);
         loop {
             let connected = self.poll_connecting(cx);
             let mut state = shared.lock();
-            state.driver = Some(cx.waker().clone());
+            if !state
+                .driver
+                .as_ref()
+                .is_some_and(|driver| driver.will_wake(cx.waker()))
+            {
+                state.driver = Some(cx.waker().clone());
+            }
             if let Some(connected) = connected {
                 self.begin(&mut state, connected);
             }
-            let more = self.turn(cx, &mut state);
+            let more = self.turn(cx, &mut state, buffer);
             let connects = self.wants_connecting(&mut state);
-            if state.machine.is_closed() && state.stream.is_none() {
+            if state.machine.is_closed() && state.connection.is_none() {
                 self.connecting = None;
                 state.finish();
             }
             state.armed = state.machine.poll_timeout();
-            self.alarm.set(state.armed);
+            let given_up = self.connecting.as_ref().map(|(_, until)| *until);
+            self.due = [state.armed, given_up].into_iter().flatten().min();
             let (done, wake) = (state.done, state.take_wake());
             drop(state);
             for waker in wake {
@@ -90,48 +98,52 @@ impl Driver {
             if done {
                 return Poll::Ready(());
             }
+            if connects {
+                continue;
+            }
             if more {
                 cx.waker().wake_by_ref();
-                return Poll::Pending;
             }
-            if !connects && Pin::new(&mut self.alarm).poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+            return Poll::Pending;
         }
     }
 
     /// The outcome of the attempt to connect, outside of the lock, for it may be anybody's
     /// code.
-    fn poll_connecting(&mut self, cx: &mut Context<'_>) -> Option<io::Result<BoxStream>> {
-        let (connecting, alarm) = self.connecting.as_mut()?;
+    fn poll_connecting(&mut self, cx: &mut Context<'_>) -> Option<io::Result<Connected>> {
+        let (connecting, until) = self.connecting.as_mut()?;
         let result = match connecting.as_mut().poll(cx) {
             Poll::Ready(result) => result,
-            Poll::Pending => match Pin::new(alarm).poll(cx) {
-                Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-                Poll::Pending => return None,
-            },
+            Poll::Pending if *until <= clock::now() => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => return None,
         };
         self.connecting = None;
         Some(result)
     }
 
     fn wants_connecting(&mut self, state: &mut State) -> bool {
-        let wanted = state.stream.is_none()
+        let wanted = state.connection.is_none()
             && self.connecting.is_none()
             && state.machine.wants_connection(clock::now());
         if wanted {
             let attempt = (self.connector)();
-            self.connecting = Some((attempt, Alarm::after(self.connect_timeout)));
+            self.connecting = Some((attempt, clock::now() + self.connect_timeout));
         }
         state.connecting = self.connecting.is_some();
         wanted
     }
 
-    fn begin(&self, state: &mut State, connected: io::Result<BoxStream>) {
+    fn begin(&self, state: &mut State, connected: io::Result<Connected>) {
         let now = clock::now();
-        match connected {
-            Ok(stream) => {
-                state.stream = Some(stream);
+        let (reactor, token) = self
+            .place
+            .as_ref()
+            .expect("it was told before it was polled");
+        let connection =
+            connected.and_then(|connected| Connection::new(connected, reactor, *token));
+        match connection {
+            Ok(connection) => {
+                state.connection = Some(connection);
                 state.write_blocked = false;
                 state.machine.handle_connected(now);
             }
@@ -146,13 +158,13 @@ impl Driver {
     }
 
     /// Reads and writes what can be, and says whether there may be more at once.
-    fn turn(&mut self, cx: &mut Context<'_>, state: &mut State) -> bool {
+    fn turn(&self, cx: &mut Context<'_>, state: &mut State, buffer: &mut [u8]) -> bool {
         let mut hung_up = false;
         let mut reads = 0;
-        while let Some(stream) = &mut state.stream
+        while let Some(connection) = &mut state.connection
             && reads < READS_PER_TURN
         {
-            match Pin::new(stream).poll_read(cx, &mut self.buffer) {
+            match connection.poll_read(cx, buffer) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0) | Err(_)) => {
                     hung_up = true;
@@ -160,9 +172,7 @@ impl Driver {
                 }
                 Poll::Ready(Ok(bytes)) => {
                     reads += 1;
-                    state
-                        .machine
-                        .handle_input(clock::now(), &self.buffer[..bytes]);
+                    state.machine.handle_input(clock::now(), &buffer[..bytes]);
                     state.dispatch();
                 }
             }
@@ -172,7 +182,7 @@ impl Driver {
         hung_up |= state.poll_write(cx).is_err();
         let is_written = state.machine.output().is_empty();
         hung_up |= state.machine.is_closing() && is_written;
-        if hung_up && state.stream.is_some() {
+        if hung_up && state.connection.is_some() {
             state.hang_up(clock::now(), &self.shared.endpoint);
         }
         state.dispatch();

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -13,11 +12,10 @@ use lmx_core::client::{
 use lmx_core::table::{ConvertError, RenewError};
 use lmx_core::wire::FaultKind;
 use lmx_core::{Instant, RequestId};
-use smol::io::AsyncWrite;
 
+use super::connection::Connection;
 use super::error::ConnectError;
 use super::ids::Ids;
-use super::stream::BoxStream;
 use crate::clock;
 use crate::net::Endpoint;
 
@@ -29,7 +27,7 @@ pub(super) struct Shared {
 
 pub(super) struct State {
     pub(super) machine: Machine,
-    pub(super) stream: Option<BoxStream>,
+    pub(super) connection: Option<Connection>,
     /// The stream takes no more for now; the driver waits for it.
     pub(super) write_blocked: bool,
     /// A connection is being made.
@@ -93,7 +91,7 @@ impl Shared {
             endpoint,
             state: Mutex::new(State {
                 machine: Machine::new(clock::now(), config),
-                stream: None,
+                connection: None,
                 write_blocked: false,
                 connecting: false,
                 driver: None,
@@ -217,7 +215,7 @@ impl State {
 
     /// The stream has ended.
     pub(super) fn hang_up(&mut self, now: Instant, endpoint: &Endpoint) {
-        self.stream = None;
+        self.connection = None;
         self.write_blocked = false;
         let was_connected = self.machine.is_connected();
         self.machine.handle_disconnected(now);
@@ -235,7 +233,7 @@ impl State {
 
     pub(super) fn finish(&mut self) {
         self.done = true;
-        self.stream = None;
+        self.connection = None;
         self.wake.append(&mut self.link_wakers);
     }
 
@@ -334,21 +332,27 @@ impl State {
     /// Writes as much as the stream takes.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.write_blocked = false;
-        let Some(stream) = &mut self.stream else {
+        let Some(connection) = &mut self.connection else {
             return Ok(());
         };
         while !self.machine.output().is_empty() {
-            match Pin::new(&mut *stream).poll_write(cx, self.machine.output()) {
+            match connection.poll_write(cx, self.machine.output()) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(bytes)) => self.machine.consume_output(bytes),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
                     self.write_blocked = true;
-                    break;
+                    return Ok(());
                 }
             }
         }
-        Ok(())
+        match connection.poll_flush(cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => {
+                self.write_blocked = true;
+                Ok(())
+            }
+        }
     }
 
     fn needs_driver(&self, now: Instant) -> bool {
@@ -361,7 +365,7 @@ impl State {
             || self.write_blocked
             || self.machine.is_closing()
             || self.machine.is_stopped()
-            || (self.stream.is_none() && !self.connecting && self.machine.wants_connection(now))
+            || (self.connection.is_none() && !self.connecting && self.machine.wants_connection(now))
     }
 
     pub(super) fn take_wake(&mut self) -> Vec<Waker> {

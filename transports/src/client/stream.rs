@@ -2,12 +2,15 @@
 
 use std::future::Future;
 use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use async_io::Async;
 use smol::io::{AsyncRead, AsyncWrite};
 
+use crate::broker::socket::Socket;
 use crate::net::Endpoint;
 
 /// Anything that bytes go out of and into, in order.
@@ -18,7 +21,13 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// A stream of any type.
 pub type BoxStream = Box<dyn Stream>;
 
-pub(super) type Connecting = Pin<Box<dyn Future<Output = io::Result<BoxStream>> + Send>>;
+/// What an attempt to connect makes.
+pub(super) enum Connected {
+    Socket(Socket),
+    Stream(BoxStream),
+}
+
+pub(super) type Connecting = Pin<Box<dyn Future<Output = io::Result<Connected>> + Send>>;
 
 /// Makes a connection each time that it is called.
 pub(super) type Connector = Arc<dyn Fn() -> Connecting + Send + Sync>;
@@ -36,13 +45,15 @@ pub(super) fn connector(endpoint: Endpoint) -> Connector {
     })
 }
 
-async fn tcp(host: &str, port: u16) -> io::Result<BoxStream> {
+async fn tcp(host: &str, port: u16) -> io::Result<Connected> {
     let mut failure = None;
     for address in smol::net::resolve((host, port)).await? {
         match Async::<std::net::TcpStream>::connect(address).await {
             Ok(stream) => {
-                stream.get_ref().set_nodelay(true)?;
-                return Ok(Box::new(stream));
+                let stream = stream.into_inner()?;
+                stream.set_nodelay(true)?;
+                let stream = mio::net::TcpStream::from_std(stream);
+                return Ok(Connected::Socket(Socket::Tcp(stream)));
             }
             Err(error) => failure = Some(error),
         }
@@ -52,16 +63,8 @@ async fn tcp(host: &str, port: u16) -> io::Result<BoxStream> {
     }))
 }
 
-#[cfg(unix)]
-async fn unix(path: &std::path::Path) -> io::Result<BoxStream> {
-    let stream = Async::<std::os::unix::net::UnixStream>::connect(path).await?;
-    Ok(Box::new(stream))
-}
-
-#[cfg(not(unix))]
-async fn unix(_: &std::path::Path) -> io::Result<BoxStream> {
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "this system has no Unix sockets",
-    ))
+async fn unix(path: &Path) -> io::Result<Connected> {
+    let stream = Async::<UnixStream>::connect(path).await?.into_inner()?;
+    let stream = mio::net::UnixStream::from_std(stream);
+    Ok(Connected::Socket(Socket::Unix(stream)))
 }

@@ -1,0 +1,236 @@
+//! One thread for all clients of the process: it waits for their sockets and alarms, and
+//! for whoever wakes one of them.
+//!
+//! It is not `async-io`'s reactor, because that costs several system calls per message (it
+//! arms each wait anew, and sets a timer with each), and because a user's executor may be
+//! the one that runs it. Registered once, a socket costs one wait and one read.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use lmx_core::Instant;
+use mio::{Events, Registry, Token};
+use slab::Slab;
+
+use super::driver::Driver;
+use crate::clock;
+
+/// Bytes of one read.
+const READ_BYTES: usize = 64 * 1024;
+
+const EVENTS_PER_WAIT: usize = 256;
+const WAKE: Token = Token(usize::MAX);
+
+/// What others reach the thread by.
+pub(super) struct Reactor {
+    pub(super) registry: Registry,
+    waker: mio::Waker,
+    mail: Mutex<Mail>,
+    /// The thread waits, or is about to: it must be woken to look at its mail.
+    sleeps: AtomicBool,
+}
+
+#[derive(Default)]
+struct Mail {
+    new: Vec<Driver>,
+    woken: Vec<usize>,
+}
+
+impl Reactor {
+    /// The process's reactor, started with the first client.
+    pub(super) fn global() -> io::Result<Arc<Self>> {
+        static GLOBAL: Mutex<Option<Arc<Reactor>>> = Mutex::new(None);
+        let mut global = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reactor) = &*global {
+            return Ok(Arc::clone(reactor));
+        }
+        let poll = mio::Poll::new()?;
+        let reactor = Arc::new(Self {
+            registry: poll.registry().try_clone()?,
+            waker: mio::Waker::new(poll.registry(), WAKE)?,
+            mail: Mutex::default(),
+            sleeps: AtomicBool::new(false),
+        });
+        let of_thread = Arc::clone(&reactor);
+        std::thread::Builder::new()
+            .name("lmx-client".to_owned())
+            .spawn(move || Tasks::new(of_thread, poll).run())?;
+        *global = Some(Arc::clone(&reactor));
+        Ok(reactor)
+    }
+
+    /// Drives one more client until it has closed.
+    pub(super) fn drive(&self, driver: Driver) {
+        self.post(|mail| mail.new.push(driver));
+    }
+
+    fn post(&self, post: impl FnOnce(&mut Mail)) {
+        post(&mut self.mail.lock().unwrap_or_else(PoisonError::into_inner));
+        if self.sleeps.swap(false, Ordering::SeqCst) {
+            // It fails if the thread has been woken more often than can be counted.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+struct Task {
+    driver: Driver,
+    kick: Arc<Kick>,
+    waker: Waker,
+    due: Option<Instant>,
+}
+
+/// Wakes one client's driver.
+struct Kick {
+    reactor: Arc<Reactor>,
+    token: usize,
+    is_posted: AtomicBool,
+}
+
+impl Wake for Kick {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_posted.swap(true, Ordering::SeqCst) {
+            self.reactor.post(|mail| mail.woken.push(self.token));
+        }
+    }
+}
+
+/// What only the thread itself touches.
+struct Tasks {
+    reactor: Arc<Reactor>,
+    poll: mio::Poll,
+    clients: Slab<Task>,
+    alarms: BTreeSet<(Instant, usize)>,
+    buffer: Vec<u8>,
+}
+
+impl Tasks {
+    fn new(reactor: Arc<Reactor>, poll: mio::Poll) -> Self {
+        Self {
+            reactor,
+            poll,
+            clients: Slab::new(),
+            alarms: BTreeSet::new(),
+            buffer: vec![0; READ_BYTES],
+        }
+    }
+
+    fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_PER_WAIT);
+        let mut ready = Vec::new();
+        loop {
+            self.wait(&mut events);
+            self.collect(&events, &mut ready);
+            for token in ready.drain(..) {
+                self.turn(token);
+            }
+        }
+    }
+
+    /// Waits for a socket, an alarm, or mail.
+    fn wait(&mut self, events: &mut Events) {
+        self.reactor.sleeps.store(true, Ordering::SeqCst);
+        let has_mail = {
+            let mail = self.reactor.mail.lock();
+            let mail = mail.unwrap_or_else(PoisonError::into_inner);
+            !mail.new.is_empty() || !mail.woken.is_empty()
+        };
+        let timeout = if has_mail {
+            Some(Duration::ZERO)
+        } else {
+            let first = self.alarms.first();
+            first.map(|(at, _)| at.saturating_duration_since(clock::now()))
+        };
+        if let Err(error) = self.poll.poll(events, timeout) {
+            // Interrupted, or out of memory for a moment: look at everything else.
+            tracing::debug!(%error, "waiting for sockets failed");
+            events.clear();
+        }
+        self.reactor.sleeps.store(false, Ordering::SeqCst);
+    }
+
+    /// Whose turn it is.
+    fn collect(&mut self, events: &Events, ready: &mut Vec<usize>) {
+        for event in events {
+            let token = event.token().0;
+            if let Some(task) = self.clients.get_mut(token) {
+                let ended = event.is_read_closed() || event.is_error();
+                task.driver.handle_ready(ended);
+                ready.push(token);
+            }
+        }
+        let mail = {
+            let mut mail = self
+                .reactor
+                .mail
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *mail)
+        };
+        for driver in mail.new {
+            ready.push(self.insert(driver));
+        }
+        ready.extend(mail.woken);
+        let now = clock::now();
+        for &(at, token) in &self.alarms {
+            if at > now {
+                break;
+            }
+            ready.push(token);
+        }
+    }
+
+    fn insert(&mut self, mut driver: Driver) -> usize {
+        let entry = self.clients.vacant_entry();
+        let token = entry.key();
+        driver.begin_at(Arc::clone(&self.reactor), Token(token));
+        let kick = Arc::new(Kick {
+            reactor: Arc::clone(&self.reactor),
+            token,
+            is_posted: AtomicBool::new(false),
+        });
+        entry.insert(Task {
+            driver,
+            waker: Waker::from(Arc::clone(&kick)),
+            kick,
+            due: None,
+        });
+        token
+    }
+
+    fn turn(&mut self, token: usize) {
+        // One that has ended may still have been woken.
+        let Some(task) = self.clients.get_mut(token) else {
+            return;
+        };
+        task.kick.is_posted.store(false, Ordering::SeqCst);
+        let poll = task
+            .driver
+            .poll(&mut Context::from_waker(&task.waker), &mut self.buffer);
+        let due = task.driver.due();
+        if let Some(before) = task.due
+            && Some(before) != due
+        {
+            self.alarms.remove(&(before, token));
+        }
+        if poll.is_ready() {
+            self.alarms.remove(&(due.unwrap_or_default(), token));
+            self.clients.remove(token);
+        } else {
+            if let Some(due) = due
+                && task.due != Some(due)
+            {
+                self.alarms.insert((due, token));
+            }
+            task.due = due;
+        }
+    }
+}
