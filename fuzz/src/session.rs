@@ -225,7 +225,10 @@ impl World {
                 }
                 let hello = Hello {
                     auth: if auth { b"token" } else { b"" },
-                    resume_window: Duration::from_secs(window_seconds.into()),
+                    resume_window: match window_seconds {
+                        u8::MAX => Duration::MAX,
+                        seconds => Duration::from_secs(seconds.into()),
+                    },
                     resume,
                     name: "peer",
                 };
@@ -374,7 +377,10 @@ impl World {
             let key = key_bytes(*key, bytes);
             assert!(wants.push(&WantFields { key, mode }));
         }
-        let millis = |millis: u16| Duration::from_millis(millis.into());
+        let millis = |millis: u16| match millis {
+            u16::MAX => Duration::MAX,
+            millis => Duration::from_millis(millis.into()),
+        };
         let request = AcquireFields {
             id: request(ask.id),
             wants: wants.finish(),
