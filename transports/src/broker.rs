@@ -14,6 +14,8 @@ mod hub;
 mod links;
 pub(crate) mod socket;
 mod stream;
+#[cfg(feature = "tls")]
+mod tls;
 mod writer;
 
 pub use config::default_config;
@@ -32,6 +34,8 @@ use smol::io::{AsyncRead, AsyncWrite};
 use crate::clock;
 use crate::net::{self, Address, Endpoint, ListenError, UnixListening};
 use crate::state::{StateError, StateFile, StatePlace};
+#[cfg(feature = "tls")]
+use crate::tls::TlsServer;
 use hub::Hub;
 
 /// Why a broker did not start.
@@ -146,6 +150,8 @@ pub struct BrokerBuilder {
     unix_mode: u32,
     allow_public: bool,
     state: StatePlace,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsServer>,
     config: BrokerConfig,
 }
 
@@ -158,6 +164,8 @@ impl Default for BrokerBuilder {
             unix_mode: 0o600,
             allow_public: false,
             state: StatePlace::Default,
+            #[cfg(feature = "tls")]
+            tls: None,
             config: default_config(),
         }
     }
@@ -218,6 +226,14 @@ impl BrokerBuilder {
     #[must_use]
     pub fn state(mut self, place: StatePlace) -> Self {
         self.state = place;
+        self
+    }
+
+    /// Speaks TLS, and nothing else, on all its TCP addresses.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, server: TlsServer) -> Self {
+        self.tls = Some(server);
         self
     }
 
@@ -289,7 +305,17 @@ impl BrokerBuilder {
                  than this, nothing else is granted"
             );
         }
-        let hub = drive::start(machine, tcp, unix, state.map(|(file, _)| file))?;
+        let sockets = drive::Sockets {
+            tcp,
+            unix,
+            #[cfg(feature = "tls")]
+            tls: self.tls.clone().map(|server| tls::TlsSide {
+                server,
+                handshake_max: self.config.handshake_max,
+                handshakes_max: self.config.connections_max,
+            }),
+        };
+        let hub = drive::start(machine, sockets, state.map(|(file, _)| file))?;
         Ok(Broker { hub, addresses })
     }
 
@@ -356,7 +382,15 @@ impl BrokerBuilder {
     /// Refuses what others could reach and nobody allowed.
     fn check_reach(&self, address: SocketAddr) -> Result<(), ListenError> {
         let is_private = address.ip().to_canonical().is_loopback();
-        if is_private || self.allow_public || self.config.auth_token.is_some() {
+        #[cfg(feature = "tls")]
+        let asks_for_certificates = self
+            .tls
+            .as_ref()
+            .is_some_and(TlsServer::asks_for_certificates);
+        #[cfg(not(feature = "tls"))]
+        let asks_for_certificates = false;
+        let has_authentication = self.config.auth_token.is_some() || asks_for_certificates;
+        if is_private || self.allow_public || has_authentication {
             Ok(())
         } else {
             Err(ListenError::Public { address })

@@ -8,6 +8,8 @@ pub mod launch;
 pub mod net;
 mod pool;
 pub mod state;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use broker::{Broker, BrokerBuilder};
 pub use client::{

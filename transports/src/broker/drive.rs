@@ -9,7 +9,8 @@
 //! tasks, in `stream.rs`, on any executor.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use super::BrokerError;
 use super::hub::{Hub, State};
-use super::socket::Listener;
+use super::socket::{Listener, Socket};
 use super::writer;
 use crate::clock;
 use crate::net::{UnixClaim, UnixListening};
@@ -43,13 +44,22 @@ const WAKE: Token = Token(usize::MAX);
 /// Listeners count down from here, sockets up from zero.
 const LISTENERS: usize = usize::MAX - 1;
 
+/// What the loop accepts connections from.
+pub(super) struct Sockets {
+    pub(super) tcp: Vec<TcpListener>,
+    pub(super) unix: Vec<UnixListening>,
+    /// What TCP connections speak TLS with.
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<super::tls::TlsSide>,
+}
+
 /// Starts the loop's thread.
 pub(super) fn start(
     machine: Machine,
-    tcp: Vec<TcpListener>,
-    unix: Vec<UnixListening>,
+    sockets: Sockets,
     state: Option<StateFile>,
 ) -> io::Result<Arc<Hub>> {
+    let Sockets { tcp, unix, .. } = sockets;
     let poll = Poll::new()?;
     let mut listeners = Vec::new();
     let mut claims = Vec::new();
@@ -85,8 +95,16 @@ pub(super) fn start(
     let writer = state
         .map(|file| writer::start(Arc::clone(&hub), file, to_write))
         .transpose()?;
+    #[cfg(feature = "tls")]
+    let to_tls = sockets
+        .tls
+        .map(|side| super::tls::start(Arc::clone(&hub), side))
+        .transpose()?;
+    #[cfg(not(feature = "tls"))]
+    let to_tls = None;
     let drive = Drive {
         hub: Arc::clone(&hub),
+        to_tls,
         poll,
         listeners,
         claims,
@@ -104,6 +122,8 @@ pub(super) fn start(
 struct Drive {
     hub: Arc<Hub>,
     poll: Poll,
+    /// Who takes TCP connections instead of this loop.
+    to_tls: Option<async_channel::Sender<TcpStream>>,
     listeners: Vec<Accepting>,
     claims: Vec<UnixClaim>,
     writer: Option<JoinHandle<()>>,
@@ -205,7 +225,13 @@ impl Drive {
                 match accepting.listener.accept() {
                     Ok(socket) => {
                         accepted += 1;
-                        state.add_socket(clock::now(), socket);
+                        match (socket, &self.to_tls) {
+                            (Socket::Tcp(stream), Some(to_tls)) => {
+                                let stream = TcpStream::from(OwnedFd::from(stream));
+                                let _ = to_tls.try_send(stream);
+                            }
+                            (socket, _) => state.add_socket(clock::now(), socket),
+                        }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         accepting.is_ready = false;

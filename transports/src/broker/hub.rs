@@ -23,6 +23,8 @@ use crate::clock;
 
 /// How long the last bytes sent to a connection that the broker ends may take to arrive.
 const LINGER_MAX: Duration = Duration::from_secs(1);
+/// Bytes that such a peer may still send before it is cut.
+const DRAIN_BYTES_MAX: usize = 1024 * 1024;
 /// Connections in that state at one time; more are cut.
 const LINGERING_MAX: usize = 1024;
 
@@ -200,9 +202,9 @@ struct SocketLink {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Open(ConnectionId),
-    /// All was said; what still comes is thrown away, so that no reset overtakes
-    /// our last words.
-    Draining,
+    /// All was said; what still comes, up to so many bytes, is thrown away, so that no
+    /// reset overtakes our last words.
+    Draining(usize),
 }
 
 #[derive(Debug)]
@@ -221,7 +223,7 @@ impl State {
                 tracing::debug!(%error, "a connection is refused");
                 // Its first bytes fit in any socket's buffer.
                 let _ = socket.write(&error.reply(now));
-                Phase::Draining
+                Phase::Draining(DRAIN_BYTES_MAX)
             }
         };
         let entry = self.sockets.vacant_entry();
@@ -245,7 +247,7 @@ impl State {
         });
         match phase {
             Phase::Open(id) => self.links.insert(id, Link::Socket(slot)),
-            Phase::Draining => self.linger(now, slot),
+            Phase::Draining(_) => self.linger(now, slot),
         }
     }
 
@@ -406,7 +408,7 @@ impl State {
 
     /// The broker is done with the peer, and has said so.
     fn end(&mut self, now: Instant, slot: usize, id: ConnectionId) {
-        self.sockets[slot].phase = Phase::Draining;
+        self.sockets[slot].phase = Phase::Draining(DRAIN_BYTES_MAX);
         self.forget(now, id);
         self.linger(now, slot);
     }
@@ -427,8 +429,15 @@ impl State {
     }
 
     fn drain(&mut self, slot: usize, buffer: &mut [u8]) {
-        match self.sockets[slot].socket.read(buffer) {
-            Ok(bytes) if bytes > 0 => self.read_again(slot),
+        let link = &mut self.sockets[slot];
+        let Phase::Draining(left) = &mut link.phase else {
+            return;
+        };
+        match link.socket.read(buffer) {
+            Ok(bytes) if bytes > 0 && bytes < *left => {
+                *left -= bytes;
+                self.read_again(slot);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.read_again(slot),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(_) | Err(_) => self.close(slot),

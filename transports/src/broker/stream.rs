@@ -10,6 +10,7 @@ use lmx_core::broker::{ConnectError, ConnectionId};
 use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::hub::{Appetite, Hub};
+use crate::clock;
 
 /// Bytes read, and written, at one time.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -19,7 +20,15 @@ pub(super) async fn serve<S>(hub: Arc<Hub>, mut stream: S) -> Result<(), Connect
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (id, waker) = hub.connect_stream()?;
+    let (id, waker) = match hub.connect_stream() {
+        Ok(connected) => connected,
+        Err(error) => {
+            // Nobody waits for whether it arrives.
+            let _ = stream.write_all(&error.reply(clock::now())).await;
+            let _ = stream.close().await;
+            return Err(error);
+        }
+    };
     let mut link = StreamLink {
         hub,
         id,

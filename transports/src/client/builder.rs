@@ -11,6 +11,8 @@ use lmx_core::client::ClientConfig;
 
 use super::error::ConnectError;
 use super::shared::Shared;
+#[cfg(feature = "tls")]
+use super::stream::tls_connector;
 use super::stream::{Connected, Connector, Stream, connector};
 use crate::blocking;
 use crate::net::Endpoint;
@@ -24,6 +26,8 @@ pub struct ClientBuilder {
     endpoint: Endpoint,
     config: ClientConfig,
     connector: Option<Connector>,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::tls::TlsClient>,
 }
 
 impl fmt::Debug for ClientBuilder {
@@ -123,6 +127,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Connects over TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::tls::TlsClient) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// A client that has connected.
     ///
     /// # Errors
@@ -153,6 +164,8 @@ impl ClientBuilder {
             endpoint,
             mut config,
             connector: custom,
+            #[cfg(feature = "tls")]
+            tls,
         } = self;
         let mut seed = [0; 8];
         // Without it clients come back at one time, which is no reason not to serve.
@@ -160,6 +173,11 @@ impl ClientBuilder {
         config.seed = u64::from_le_bytes(seed);
         let connect_timeout = config.connect_timeout;
         let connector = custom.unwrap_or_else(|| connector(endpoint.clone()));
+        #[cfg(feature = "tls")]
+        let connector = match tls {
+            Some(tls) => tls_connector(tls, endpoint.clone(), connector),
+            None => connector,
+        };
         let shared = Arc::new(Shared::new(endpoint, config));
         driver::spawn(Arc::clone(&shared), connector, connect_timeout)?;
         Ok(Client {

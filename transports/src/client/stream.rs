@@ -45,10 +45,53 @@ pub(super) fn connector(endpoint: Endpoint) -> Connector {
     })
 }
 
+/// Shakes hands over TLS with the broker at `endpoint` on what `connect` makes.
+#[cfg(feature = "tls")]
+pub(super) fn tls_connector(
+    tls: crate::tls::TlsClient,
+    endpoint: Endpoint,
+    connect: Connector,
+) -> Connector {
+    Arc::new(move || {
+        let (tls, endpoint, connecting) = (tls.clone(), endpoint.clone(), connect());
+        Box::pin(async move {
+            let name = tls.name_for(&endpoint).map_err(io::Error::other)?;
+            let stream: BoxStream = match connecting.await? {
+                Connected::Stream(stream) => stream,
+                Connected::Socket(socket) => into_stream(socket)?,
+            };
+            let stream = tls.connect(name, stream).await?;
+            Ok(Connected::Stream(Box::new(stream)))
+        })
+    })
+}
+
+/// A socket that was made for the clients' loop, as a stream.
+#[cfg(feature = "tls")]
+fn into_stream(socket: Socket) -> io::Result<BoxStream> {
+    use std::os::fd::OwnedFd;
+
+    Ok(match socket {
+        Socket::Tcp(stream) => {
+            let stream = std::net::TcpStream::from(OwnedFd::from(stream));
+            Box::new(Async::new_nonblocking(stream)?)
+        }
+        Socket::Unix(stream) => {
+            let stream = UnixStream::from(OwnedFd::from(stream));
+            Box::new(Async::new_nonblocking(stream)?)
+        }
+    })
+}
+
 async fn tcp(host: &str, port: u16) -> io::Result<Connected> {
     let mut failure = None;
     for address in smol::net::resolve((host, port)).await? {
         match Async::<std::net::TcpStream>::connect(address).await {
+            // A port that nobody listens on can happen to be chosen for this end, too: then
+            // the kernel connects the socket to itself.
+            Ok(stream) if stream.get_ref().local_addr()? == address => {
+                failure = Some(io::ErrorKind::ConnectionRefused.into());
+            }
             Ok(stream) => {
                 let stream = stream.into_inner()?;
                 stream.set_nodelay(true)?;
