@@ -91,6 +91,19 @@ pub(super) struct WhereArgs {
     /// File whose first line is the authentication token [default: LMX_AUTH_TOKEN].
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(super) auth_token_file: Option<PathBuf>,
+    /// Speak TLS, and trust brokers that a certificate in this PEM file has signed
+    /// [default: LMX_TLS_CA].
+    #[arg(long, value_name = "PATH", conflicts_with = "launch", value_hint = ValueHint::FilePath)]
+    pub(super) tls_ca: Option<PathBuf>,
+    /// Certificate to show to the broker, a PEM file [default: LMX_TLS_CERT].
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// The certificate's private key, a PEM file [default: LMX_TLS_KEY].
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Name to expect in the broker's certificate, if it is not the host's.
+    #[arg(long, value_name = "NAME")]
+    pub(super) tls_name: Option<String>,
 }
 
 /// How the answer is printed; live-mutex's option objects come the same way.

@@ -35,6 +35,9 @@ pub(super) async fn connect_for(
     if let Some(token) = &place.auth_token {
         builder = builder.auth_token(token.clone());
     }
+    if let Some(tls) = &place.tls {
+        builder = builder.tls(tls.load()?);
+    }
     builder
         .connect()
         .await

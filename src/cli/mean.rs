@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lmx_core::{Mode, Wait};
+use lmx_transports::tls::{Identity, TlsClient, TlsError};
 use lmx_transports::{DEFAULT_HOST, DEFAULT_PORT, Endpoint};
 
 use super::args::{ExitArgs, LockArgs, MaybeForever, Permits, WhereArgs};
@@ -30,6 +31,65 @@ pub(super) struct Place {
     pub(super) auth_token: Option<Vec<u8>>,
     /// Whether to start one if there is none.
     pub(super) launch: bool,
+    /// How TLS is spoken with it, if it is.
+    pub(super) tls: Option<TlsFiles>,
+}
+
+/// The files that TLS needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TlsFiles {
+    /// Who signs brokers.
+    authority: PathBuf,
+    /// What the broker is shown: a certificate and its key.
+    identity: Option<(PathBuf, PathBuf)>,
+    /// Who the broker must be.
+    name: Option<String>,
+}
+
+impl TlsFiles {
+    fn new(typed: &WhereArgs, environment: Environment<'_>) -> Result<Option<Self>, Failure> {
+        let path = |typed: &Option<PathBuf>, name| {
+            typed
+                .clone()
+                .or_else(|| environment(name).map(PathBuf::from))
+        };
+        let certificate = path(&typed.tls_cert, "LMX_TLS_CERT");
+        let key = path(&typed.tls_key, "LMX_TLS_KEY");
+        let Some(authority) = path(&typed.tls_ca, "LMX_TLS_CA") else {
+            if typed.tls_cert.is_some() || typed.tls_key.is_some() || typed.tls_name.is_some() {
+                return Err(Failure::usage("TLS needs to know whom to trust")
+                    .hint("name the authority's certificate with --tls-ca PATH"));
+            }
+            return Ok(None);
+        };
+        let identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => {
+                return Err(Failure::usage("a certificate and its key go together")
+                    .hint("name both, with --tls-cert PATH and --tls-key PATH"));
+            }
+        };
+        Ok(Some(Self {
+            authority,
+            identity,
+            name: typed.tls_name.clone(),
+        }))
+    }
+
+    /// Reads the files.
+    pub(super) fn load(&self) -> Result<TlsClient, Failure> {
+        let unusable = |error: TlsError| Failure::new(exit::USAGE, error.to_string());
+        let identity = self
+            .identity
+            .clone()
+            .map(|(certificate, key)| Identity { certificate, key });
+        let client = TlsClient::new(&self.authority, identity.as_ref()).map_err(unusable)?;
+        match &self.name {
+            Some(name) => client.server_name(name).map_err(unusable),
+            None => Ok(client),
+        }
+    }
 }
 
 impl Place {
@@ -43,8 +103,11 @@ impl Place {
     ) -> Result<Self, Failure> {
         let auth_token = auth_token(typed.auth_token_file.as_deref(), environment)?;
         let launch = typed.launch;
+        let tls = TlsFiles::new(&typed, environment)?;
         let endpoint = Self::endpoint(typed, port, object, environment)?;
         Ok(Self {
+            // The permissions of a Unix socket's file are its guard.
+            tls: tls.filter(|_| matches!(endpoint, Endpoint::Tcp { .. })),
             endpoint,
             auth_token,
             launch,

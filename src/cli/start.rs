@@ -8,6 +8,7 @@ use lmx_core::broker::BrokerConfig;
 use lmx_transports::broker::{BindError, default_config};
 use lmx_transports::net::{self, Address, ListenError};
 use lmx_transports::state::StatePlace;
+use lmx_transports::tls::{Identity, TlsServer};
 use lmx_transports::{Broker, BrokerBuilder};
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
@@ -34,12 +35,44 @@ pub(super) fn start(typed: StartArgs) -> Outcome {
         tracing::warn!(%error, "cannot raise the limit of open descriptors");
     }
     let json = typed.json.json.as_deref() == Some("");
-    let builder = configured(typed, &environment)?;
-    smol::block_on(serve(builder, json))
+    let tls = tls_of(&typed)?;
+    let mut builder = configured(typed, &environment)?;
+    if let Some(tls) = &tls {
+        builder = builder.tls(tls.clone());
+    }
+    smol::block_on(serve(builder, json, tls))
 }
 
-async fn serve(builder: BrokerBuilder, json: bool) -> Outcome {
+fn tls_of(typed: &StartArgs) -> Result<Option<TlsServer>, Failure> {
+    let (Some(certificate), Some(key)) = (&typed.tls_cert, &typed.tls_key) else {
+        return Ok(None);
+    };
+    let identity = Identity {
+        certificate: certificate.clone(),
+        key: key.clone(),
+    };
+    TlsServer::new(identity, typed.tls_client_ca.clone())
+        .map(Some)
+        .map_err(|error| Failure::new(exit::USAGE, error.to_string()))
+}
+
+/// Reads the certificates again whenever that is asked for.
+async fn reload(mut asked: Signals, tls: Option<TlsServer>) -> ! {
+    while asked.next().await.is_some() {
+        match tls.as_ref().map(TlsServer::reload) {
+            Some(Ok(())) => tracing::info!("the certificates were read again"),
+            Some(Err(error)) => tracing::error!(%error, "the old certificates stay in use"),
+            None => tracing::info!("there is nothing to read again"),
+        }
+    }
+    smol::future::pending().await
+}
+
+async fn serve(builder: BrokerBuilder, json: bool, tls: Option<TlsServer>) -> Outcome {
     let mut signals = Signals::new([Signal::Term, Signal::Int]).map_err(|error| {
+        Failure::new(exit::SYSTEM, format!("cannot listen for signals: {error}"))
+    })?;
+    let asked = Signals::new([Signal::Hup]).map_err(|error| {
         Failure::new(exit::SYSTEM, format!("cannot listen for signals: {error}"))
     })?;
     let broker = builder.bind().await.map_err(|error| not_bound(&error))?;
@@ -52,7 +85,8 @@ async fn serve(builder: BrokerBuilder, json: bool) -> Outcome {
         Ok(true)
     };
     let ended = async { broker.ended().await.map(|()| false) };
-    match smol::future::or(stopped, ended).await {
+    let reloading = async { match reload(asked, tls).await {} };
+    match smol::future::or(smol::future::or(stopped, ended), reloading).await {
         Ok(true) => {}
         Ok(false) => return Ok(exit::DONE),
         Err(error) => return Err(Failure::new(exit::REFUSED, error.to_string())),

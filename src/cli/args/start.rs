@@ -55,6 +55,15 @@ pub(crate) struct StartArgs {
     /// File whose first line is the token that clients must show [default: LMX_AUTH_TOKEN].
     #[arg(long, visible_alias = "token-file", value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(crate) auth_token_file: Option<PathBuf>,
+    /// Certificate to speak TLS with on TCP, a PEM file; SIGHUP reads it again.
+    #[arg(long, value_name = "PATH", requires = "tls_key", conflicts_with = "no_tcp", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key, a PEM file.
+    #[arg(long, value_name = "PATH", requires = "tls_cert", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Let in over TCP only clients whose certificate one of those in this PEM file has signed.
+    #[arg(long, value_name = "PATH", requires = "tls_cert", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_client_ca: Option<PathBuf>,
     /// In a session of its own, as a broker that `--launch` starts.
     #[arg(long, hide = true)]
     pub(crate) detached: bool,

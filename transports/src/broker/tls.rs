@@ -83,5 +83,5 @@ async fn shake(
         Alarm::after(side.handshake_max).await;
         Err(io::ErrorKind::TimedOut.into())
     };
-    smol::future::or(async { shake.await }, too_late).await
+    smol::future::or(shake, too_late).await
 }
