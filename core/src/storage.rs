@@ -52,9 +52,9 @@ mod sealed {
     pub struct Spare {
         pub(crate) sessions: u32,
         pub(crate) requests: u32,
-        /// Also so many locks.
         pub(crate) claims: u32,
-        /// Also so many of the locks' timers.
+        pub(crate) locks: u32,
+        /// So many of the locks' timers.
         pub(crate) delaying_claims: u32,
         pub(crate) extras: u32,
         pub(crate) pieces: u32,

@@ -19,6 +19,8 @@ mod invariants;
 mod request;
 mod session;
 mod slots;
+#[cfg(feature = "serde")]
+mod snapshot;
 mod text;
 mod view;
 
@@ -27,6 +29,8 @@ pub use request::{
     Grant, LoadError, Mode, OpenError, ReleaseError, RenewError, Resource, ResumeError,
     SessionError, Wait, Want,
 };
+#[cfg(feature = "serde")]
+pub use snapshot::Snapshot;
 pub use view::{Counts, KeyView, RequestView};
 
 pub(crate) use slots::{

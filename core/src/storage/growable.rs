@@ -116,7 +116,7 @@ impl Sealed for Growable {
         if claims as usize > self.claims.len() {
             grow(&mut self.claims, claims, config.claims_max, Slot::VACANT);
         }
-        let locks = head.locks.slots_needed(spare.claims);
+        let locks = head.locks.slots_needed(spare.locks);
         if locks as usize > self.locks.len() {
             grow(&mut self.locks, locks, config.keys_max, Slot::VACANT);
             let len = self.locks.len() as u32;

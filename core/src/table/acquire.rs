@@ -25,6 +25,7 @@ pub(crate) fn spare_for(want: &Acquire<'_>) -> Spare {
         sessions: 0,
         requests: 1,
         claims,
+        locks: claims,
         delaying_claims: if want.lock_delay.is_zero() { 0 } else { claims },
         extras: u32::from(has_extras(want)),
         pieces: pieces_of_keys + pieces_of_label(want.label.len()),
@@ -375,7 +376,8 @@ impl Core<'_> {
         request
     }
 
-    fn index_request(&mut self, request: u32, hash: u32) {
+    /// Makes a request with this hash of its id findable.
+    pub(crate) fn index_request(&mut self, request: u32, hash: u32) {
         let seed = self.config.hash_seed;
         self.head.request_index.insert(
             self.parts.request_buckets,
@@ -470,6 +472,12 @@ impl Core<'_> {
         let lock = self.head.locks.take(self.parts.locks);
         self.parts.locks[lock as usize] = LockSlot::new(hash);
         self.store_key(lock, key);
+        self.index_lock(lock, hash);
+        lock
+    }
+
+    /// Makes a lock with this hash of its key findable.
+    pub(crate) fn index_lock(&mut self, lock: u32, hash: u32) {
         self.head.lock_index.insert(
             self.parts.lock_buckets,
             self.parts.locks,
@@ -477,7 +485,6 @@ impl Core<'_> {
             hash,
             |slot| slot.hash,
         );
-        lock
     }
 
     /// The hash under which the lock on `key` is indexed.

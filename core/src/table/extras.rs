@@ -50,16 +50,22 @@ impl Core<'_> {
             search: NONE,
         };
         if let Some(owner) = want.owner {
-            let seed = self.config.hash_seed;
-            self.head.owner_index.insert(
-                self.parts.owner_buckets,
-                self.parts.extras,
-                extras,
-                hash_owner(seed, owner.get()),
-                |slot| hash_owner(seed, slot.owner),
-            );
+            let hash = hash_owner(self.config.hash_seed, owner.get());
+            self.index_owner(extras, hash);
         }
         extras
+    }
+
+    /// Makes extras with this hash of their owner findable.
+    pub(crate) fn index_owner(&mut self, extras: u32, hash: u32) {
+        let seed = self.config.hash_seed;
+        self.head.owner_index.insert(
+            self.parts.owner_buckets,
+            self.parts.extras,
+            extras,
+            hash,
+            |slot| hash_owner(seed, slot.owner),
+        );
     }
 
     /// Frees them, if there are any.

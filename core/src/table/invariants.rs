@@ -13,7 +13,7 @@ use crate::table::core::{CoreRef, WAITER_ORDER, hash_id};
 use crate::table::events::is_confirmed;
 use crate::table::extras::hash_owner;
 use crate::table::slots::{
-    ClaimSlot, Flags, INLINE_BYTES, Kind, LockSlot, PIECE_BYTES, PREFIX_BYTES, State, TOKENS_END,
+    ClaimSlot, Flags, Kind, LockSlot, PIECE_BYTES, PREFIX_BYTES, State, TOKENS_END,
 };
 use crate::table::text::{pieces_of_key, pieces_of_label};
 use parts::{check_arena, check_heap, check_index, check_ring, in_range};
@@ -151,7 +151,7 @@ impl CoreRef<'_> {
                 bytes <= self.config.key_bytes_max as usize,
                 "no key is too long"
             );
-            if bytes > INLINE_BYTES {
+            if slot.has_pieces() {
                 self.check_text(slot.first_piece(), bytes - PREFIX_BYTES)?;
             }
             pieces += pieces_of_key(bytes);

@@ -412,7 +412,15 @@ pub enum ConvertError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// It breaks an invariant.
-    #[error("the saved state is not one of a lock table")]
-    Corrupt,
+    /// It breaks an invariant, or a limit of the configuration.
+    #[error(
+        "the saved state is not one of a lock table with this configuration: it breaks that {what}"
+    )]
+    Corrupt {
+        /// Which invariant, in words.
+        what: &'static str,
+    },
+    /// There is no table with this configuration.
+    #[error(transparent)]
+    Config(#[from] crate::ConfigError),
 }

@@ -431,6 +431,11 @@ impl LockSlot {
         self.len_and_upgrade = (self.len_and_upgrade & !UPGRADE) | if waits { UPGRADE } else { 0 };
     }
 
+    /// Whether the key goes on in pieces.
+    pub(crate) const fn has_pieces(&self) -> bool {
+        self.key_bytes() > INLINE_BYTES
+    }
+
     /// The number of the first piece of a key longer than [`INLINE_BYTES`].
     pub(crate) const fn first_piece(&self) -> u32 {
         let [.., a, b, c, d] = self.inline;

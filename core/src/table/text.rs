@@ -106,7 +106,7 @@ impl Core<'_> {
 
     /// Gives the pieces of a lock's key back.
     pub(crate) fn free_key(&mut self, lock: &LockSlot) {
-        if lock.key_bytes() > INLINE_BYTES {
+        if lock.has_pieces() {
             self.free_text(lock.first_piece());
         }
     }
