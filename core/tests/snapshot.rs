@@ -24,10 +24,10 @@ fn played<S: Storage>(config: &TableConfig, ops: &[Op]) -> Rig<S> {
     rig
 }
 
-fn with_first_token(config: TableConfig) -> TableConfig {
+fn with_first_token(config: &TableConfig) -> TableConfig {
     TableConfig {
         first_token: FencingToken::new(FIRST_TOKEN).unwrap(),
-        ..config
+        ..config.clone()
     }
 }
 
@@ -43,7 +43,7 @@ proptest! {
         let loaded: Snapshot = serde_json::from_str(&saved).unwrap();
         let other = TableConfig {
             hash_seed: [7, 7],
-            ..with_first_token(config(1024))
+            ..with_first_token(&config(1024))
         };
         rig.table = LockTable::load(other, &loaded).unwrap();
         prop_assert_eq!(rig.table.save(), loaded);
@@ -79,7 +79,7 @@ proptest! {
         *numbers[which] = to.into();
         // What does not even have the shape is refused by serde.
         let Ok(broken) = serde_json::from_value::<Snapshot>(saved) else { return Ok(()) };
-        match LockTable::<Small>::load(with_first_token(config(1024)), &broken) {
+        match LockTable::<Small>::load(with_first_token(&config(1024)), &broken) {
             Err(LoadError::Corrupt { what }) => prop_assert!(!what.is_empty()),
             Err(other) => prop_assert!(false, "{other}"),
             Ok(table) => exercise(table),

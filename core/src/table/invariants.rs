@@ -34,9 +34,7 @@ use ensure;
 impl CoreRef<'_> {
     /// Whether every invariant holds.
     pub(crate) fn verify(&self) -> Verdict {
-        self.check_links()?;
-        self.check_arenas()?;
-        self.check_texts()?;
+        self.verify_slots()?;
         self.check_indices()?;
         self.check_timers()?;
         self.check_claims()?;
@@ -44,6 +42,14 @@ impl CoreRef<'_> {
         self.check_locks()?;
         self.check_sessions()?;
         self.check_grants()
+    }
+
+    /// Whether links lead to slots, and texts are whole: what has to be known before
+    /// anything can be looked up.
+    pub(crate) fn verify_slots(&self) -> Verdict {
+        self.check_links()?;
+        self.check_arenas()?;
+        self.check_texts()
     }
 
     /// Nothing points anywhere that was never used.
@@ -210,7 +216,7 @@ impl CoreRef<'_> {
         );
         let owners = parts.extras[..head.extras.fresh as usize].iter();
         ensure!(
-            head.owner_index.entries as usize == owners.filter(|slot| slot.owner != 0).count(),
+            head.owner_index.entries as usize == owners.filter(|slot| slot.has_owner()).count(),
             "every owner can be found"
         );
         for request in self.used_requests() {
@@ -540,7 +546,6 @@ impl CoreRef<'_> {
         let parts = self.parts;
         ensure!(
             self.head.next_token >= self.config.first_token.as_u64()
-                && self.head.next_token <= TOKENS_END
                 && self.head.token_ceiling < TOKENS_END,
             "tokens are within their bounds"
         );

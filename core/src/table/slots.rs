@@ -447,6 +447,13 @@ impl LockSlot {
     }
 }
 
+impl ExtrasSlot {
+    /// Whether the slot is in use, by a request that was made on somebody's behalf.
+    pub(crate) const fn has_owner(&self) -> bool {
+        self.request != NONE && self.owner != 0
+    }
+}
+
 impl Slot for RequestSlot {
     const VACANT: Self = Self {
         id: [0; 2],

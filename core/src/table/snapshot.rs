@@ -161,6 +161,7 @@ impl Core<'_> {
         if !placed {
             return Err("a slot knows where its deadline stands");
         }
+        self.as_ref().verify_slots()?;
         self.check_pieces()?;
         self.index_all();
         Ok(())
@@ -206,7 +207,7 @@ impl Core<'_> {
         }
         for extras in 0..self.head.extras.fresh {
             let slot = &self.parts.extras[extras as usize];
-            if slot.owner != 0 {
+            if slot.has_owner() {
                 self.index_owner(extras, hash_owner(seed, slot.owner));
             }
         }

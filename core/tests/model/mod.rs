@@ -63,11 +63,11 @@ pub(crate) struct Request {
     pub(crate) since: Time,
     pub(crate) deadline: Option<Time>,
     pub(crate) token: Option<u64>,
-    notified: bool,
+    pub(crate) notified: bool,
     /// Place in the queues; smaller is earlier.
-    rank: i64,
+    pub(crate) rank: i64,
     /// When its deadline was set, counted in deadlines.
-    armed: u64,
+    pub(crate) armed: u64,
     /// What its session is to be told, and was told but may not know.
     pub(crate) tell: Vec<Told>,
     pub(crate) told: Vec<(Told, u32)>,
@@ -946,45 +946,5 @@ impl Model {
         holders
             .iter()
             .any(|other| *other != at && self.release_depends(*other, owner, seen, front))
-    }
-}
-
-impl Model {
-    /// All that the future depends on, without what it does not: absolute times, tokens,
-    /// and how often anything has happened.
-    pub(crate) fn fingerprint(&self) -> String {
-        let from_now = |at: Time| at.wrapping_sub(self.now);
-        let mut ranks: Vec<_> = self.requests.iter().map(|request| request.rank).collect();
-        ranks.sort_unstable();
-        let mut armed: Vec<_> = self.requests.iter().map(|request| request.armed).collect();
-        armed.sort_unstable();
-        let requests: Vec<_> = self
-            .requests
-            .iter()
-            .map(|request| {
-                (
-                    request.ask.id,
-                    &request.ask.wants,
-                    (request.ask.lease, request.ask.delay, request.ask.keep),
-                    (request.session, request.state, request.upgrading),
-                    request.deadline.map(from_now),
-                    (request.notified, request.ask.notify),
-                    ranks.binary_search(&request.rank),
-                    armed.binary_search(&request.armed),
-                    (&request.tell, &request.told),
-                )
-            })
-            .collect();
-        let sessions: Vec<_> = self
-            .sessions
-            .iter()
-            .map(|session| (session.open, session.ends.map(from_now)))
-            .collect();
-        let delayed: Vec<_> = self
-            .delayed
-            .iter()
-            .map(|(key, until)| (key, from_now(*until)))
-            .collect();
-        format!("{requests:?}{sessions:?}{delayed:?}{:?}", self.capacity)
     }
 }

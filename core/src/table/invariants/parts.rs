@@ -81,8 +81,8 @@ pub(super) fn check_heap(heap: &[Timer], len: u32, places: &[u32]) -> Verdict {
             );
         }
     }
-    let placed = places.iter().filter(|place| **place != NONE).count();
-    ensure!(placed == armed.len(), "only armed slots have a place");
+    let count = places.iter().filter(|place| **place != NONE).count();
+    ensure!(count == armed.len(), "only armed slots have a place");
     Ok(())
 }
 
