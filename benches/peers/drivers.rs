@@ -5,6 +5,7 @@ mod echo;
 mod etcd;
 mod live_mutex;
 mod lmx;
+mod lmx_client;
 mod node_packages;
 mod postgres;
 mod redis;
@@ -26,6 +27,7 @@ pub(crate) const CANDIDATES: &[Candidate] = &[
     lmx::TCP,
     lmx::UNIX,
     lmx::DIALECT,
+    lmx_client::CLIENT,
     live_mutex::BROKER,
     redis::TCP,
     redis::UNIX,

@@ -111,6 +111,7 @@ fn rounds(load: &'static Load, args: &Args, peers: &mut [Running], report: &mut 
             }
             let sample = peer
                 .run(load, args.window())
+                .and_then(|sample| peer.settle().map(|()| sample))
                 .and_then(|sample| peer.audit(load).map(|()| sample));
             match sample {
                 Ok(sample) => {

@@ -45,6 +45,12 @@ pub(crate) trait Peer {
     /// One connection's half of the protocol.
     fn connection(&self, load: &Load, index: usize) -> Box<dyn Connection>;
 
+    /// Waits until the server has seen the end of the round's connections, where that
+    /// matters to it.
+    fn settle(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Fails unless none of the load's keys is held or waited for.
     fn audit(&mut self, load: &Load) -> Result<(), String>;
 

@@ -43,7 +43,9 @@ pub(crate) fn excludes(peer: &mut dyn Peer) -> Result<(), String> {
     two.expect(News::Acquired(0))?;
     two.release()?;
     two.expect(News::Released(0))?;
-    peer.audit(&PROOF)
+    peer.audit(&PROOF)?;
+    drop((one, two));
+    peer.settle()
 }
 
 /// A conversation that blocks.

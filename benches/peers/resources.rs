@@ -249,7 +249,7 @@ fn expiry(scratch: &Path, count: usize) -> Result<(f64, f64), String> {
     let mut talks = (0..HOLDERS)
         .map(|index| Talk::open(&lmx.tcp, Box::new(NativeConnection::new(&load, index))))
         .collect::<Result<Vec<_>, _>>()?;
-    let first_end = now() + Duration::from_secs(15);
+    let first_end = now() + Duration::from_secs(8);
     let spread = Duration::from_secs(1);
     for talk in &mut talks {
         fill(talk, load.lanes, |protocol, lane| {

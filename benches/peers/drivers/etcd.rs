@@ -57,7 +57,7 @@ impl Etcd {
             Signal::SIGTERM,
         )?;
         let mut stream = None;
-        server.wait_until(|| {
+        server.wait_until(|_| {
             stream = open(address).ok();
             stream.is_some()
         })?;

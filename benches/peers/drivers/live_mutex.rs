@@ -36,12 +36,15 @@ pub(crate) fn start(_scratch: &Path) -> Result<(Server, Address), String> {
 }
 
 struct LiveMutex {
-    _server: Server,
+    server: Server,
     version: String,
     address: Address,
-    /// Its broker releases everybody's locks whenever any client disconnects, so that who
-    /// audits must stay connected.
-    auditor: Option<Talk>,
+    /// Its broker releases everybody's locks whenever any client disconnects, so who audits
+    /// must stay connected, and must wait until all others are gone.
+    auditor: Talk,
+    /// What the broker has open when only the auditor is connected.
+    descriptors: usize,
+    audits: u64,
 }
 
 impl LiveMutex {
@@ -52,11 +55,14 @@ impl LiveMutex {
             node::node_version()?
         );
         let (server, address) = start(scratch)?;
+        let auditor = Talk::open(&address, Box::new(Auditor))?;
         Ok(Self {
-            _server: server,
+            descriptors: server.descriptors(),
+            server,
             version,
             address,
-            auditor: None,
+            auditor,
+            audits: 0,
         })
     }
 }
@@ -78,20 +84,24 @@ impl Peer for LiveMutex {
         connection(load, index)
     }
 
+    fn settle(&mut self) -> Result<(), String> {
+        self.server
+            .wait_until(|server| server.descriptors() <= self.descriptors)
+            .map_err(|error| format!("connections are left: {error}"))
+    }
+
     /// Its broker cannot say what is held: a lock that is granted at once was free.
     fn audit(&mut self, load: &Load) -> Result<(), String> {
         let mut held = 0;
         for key in load.all_keys() {
-            let auditor = match &mut self.auditor {
-                Some(auditor) => auditor,
-                none => none.insert(Talk::open(&self.address, Box::new(Auditor))?),
-            };
-            auditor.say(|out| ask(out, "audit-0", &key, 1))?;
-            if auditor.any()? == News::Acquired(0) {
-                auditor.say(|out| give_back(out, "audit-0", &key))?;
-                auditor.expect(News::Released(0))?;
+            self.audits += 1;
+            let id = format!("audit-{}", self.audits);
+            self.auditor.say(|out| ask(out, &id, &key, 1))?;
+            if self.auditor.any()? == News::Acquired(0) {
+                self.auditor.say(|out| give_back(out, &id, &key))?;
+                self.auditor.expect(News::Released(0))?;
             } else {
-                auditor.say(|out| withdraw(out, "audit-0", &key))?;
+                self.auditor.say(|out| withdraw(out, &id, &key))?;
                 held += 1;
             }
         }

@@ -78,7 +78,12 @@ pub(crate) fn start_server(scratch: &Path) -> Result<Lmx, String> {
         Command::new(PROGRAM)
             .args(["start", "0", "--json", "--unix"])
             .arg(&socket)
-            .args(["--connections-max", "12000"]),
+            // Kept as it is by default, where nobody else keeps anything.
+            .arg("--state-dir")
+            .arg(&folder)
+            .args(["--connections-max", "12000"])
+            // The connections here send no pings, and some hold locks and are silent.
+            .args(["--idle-max", "10m"]),
         Signal::SIGTERM,
     )?;
     let ready: Ready = serde_json::from_str(&line).map_err(|error| format!("{error} in {line}"))?;
@@ -102,6 +107,15 @@ impl Lmx {
             unreachable!("the address is TCP")
         };
         status(address).map_err(|error| format!("cannot ask for the status: {error}"))
+    }
+
+    /// Fails unless nothing is held or waited for.
+    pub(crate) fn expect_idle(&self) -> Result<(), String> {
+        let status = self.status()?;
+        match (status.held, status.waiting) {
+            (0, 0) => Ok(()),
+            (held, waiting) => Err(format!("{held} requests hold and {waiting} wait")),
+        }
     }
 }
 
@@ -196,11 +210,7 @@ impl Peer for Native {
     }
 
     fn audit(&mut self, _load: &Load) -> Result<(), String> {
-        let status = self.lmx.status()?;
-        match (status.held, status.waiting) {
-            (0, 0) => Ok(()),
-            (held, waiting) => Err(format!("{held} requests hold and {waiting} wait")),
-        }
+        self.lmx.expect_idle()
     }
 }
 

@@ -133,10 +133,7 @@ impl Peer for Package {
 
     fn audit(&mut self, _load: &Load) -> Result<(), String> {
         match &mut self.backend {
-            Backend::Lmx(lmx) => match lmx.status()? {
-                status if status.held + status.waiting == 0 => Ok(()),
-                status => Err(format!("{} hold, {} wait", status.held, status.waiting)),
-            },
+            Backend::Lmx(lmx) => lmx.expect_idle(),
             Backend::Redis(redis) => redis.expect_empty(),
             Backend::Folder => is_empty(self.folder.as_deref().expect("it has one")),
             // The loops end when all is released, and its client checks every release.

@@ -68,7 +68,7 @@ impl Postgres {
         )?;
         let address = process::loopback(port);
         let mut stream = None;
-        server.wait_until(|| {
+        server.wait_until(|_| {
             stream = open(address).ok();
             stream.is_some()
         })?;
