@@ -1,8 +1,8 @@
 //! Instructions of the core's workloads: numbers that do not depend on the machine's mood.
 //!
 //! ```text
-//! cargo bench --bench counts               # fails if one grew by more than 5 %
-//! cargo bench --bench counts -- --record   # writes them to benches/counts.txt
+//! cargo bench -p lmx-core --bench counts               # fails if one grew by more than 5 %
+//! cargo bench -p lmx-core --bench counts -- --record   # writes them to benches/counts.txt
 //! ```
 //!
 //! Each workload runs twice under callgrind, once with twice the turns; the difference is
@@ -15,7 +15,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/counts.txt");
+const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/counts.txt");
 const TURNS: u64 = 1_000;
 /// How much more than recorded is too much, in percent.
 const GROWTH_MAX: u64 = 5;
@@ -87,7 +87,7 @@ fn record() -> Result<(), String> {
         .output()
         .map_err(|error| format!("cannot run rustc: {error}"))?;
     let mut text = format!(
-        "Instructions of one turn, by `cargo bench --bench counts`; {}\n",
+        "Instructions of one turn, by `cargo bench -p lmx-core --bench counts`; {}\n",
         String::from_utf8_lossy(&compiler.stdout).trim()
     );
     for (name, _) in workloads::ALL {

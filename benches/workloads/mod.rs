@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use lmx::core::broker::{Broker, BrokerConfig, ConnectionId};
-use lmx::core::storage::Growable;
-use lmx::core::wire::{
+use lmx_core::broker::{Broker, BrokerConfig, ConnectionId};
+use lmx_core::storage::Growable;
+use lmx_core::wire::{
     self, AcquireFields, Answer, Command, Hello, Reply, Request, SeqBuf, WantFields, frame,
 };
-use lmx::core::{
+use lmx_core::{
     Acquire, Acquired, Event, FencingToken, Grant, Instant, Key, LockTable, Mode, RequestId,
     SessionId, TableConfig, Wait, Want,
 };
@@ -87,14 +87,18 @@ impl Table {
             .expect("it is held");
     }
 
-    /// Lets everything expire that does, and polls every event of it: how many there were.
-    pub(crate) fn expire(&mut self) -> usize {
-        let Some(due) = self.locks.poll_timeout() else {
-            return 0;
-        };
-        self.now = due.as_nanos();
-        self.locks.handle_timeout(due);
-        self.events()
+    /// Lets pass the time until the next lease ends and then `more`, and polls every event
+    /// of that: how many there were.
+    pub(crate) fn expire(&mut self, more: Duration) -> usize {
+        let due = self.locks.poll_timeout().expect("there is a lease");
+        let now = due + more;
+        self.now = now.as_nanos();
+        let mut count = 0;
+        while self.locks.poll_timeout().is_some_and(|due| due <= now) {
+            self.locks.handle_timeout(now);
+            count += self.events();
+        }
+        count
     }
 
     fn events(&mut self) -> usize {
@@ -135,14 +139,14 @@ fn table_expiry() -> Box<dyn FnMut()> {
     let mut table = Table::new();
     Box::new(move || {
         table.acquire(KEY, Some(LEASE));
-        assert_eq!(table.expire(), 1);
+        assert_eq!(table.expire(Duration::ZERO), 1);
     })
 }
 
-fn acquire_command(id: RequestId, space: &mut [u8]) -> Command<'_> {
+fn acquire_command<'s>(id: RequestId, key: &'s [u8], space: &'s mut [u8]) -> Command<'s> {
     let mut wants = SeqBuf::new(space);
     assert!(wants.push(&WantFields {
-        key: KEY,
+        key,
         mode: Mode::Exclusive,
     }));
     Command::Acquire(AcquireFields {
@@ -169,7 +173,7 @@ fn wire_acquire() -> Box<dyn FnMut()> {
         tag += 1;
         out.clear();
         let id = RequestId::from_u128(u128::from(tag));
-        request(tag, acquire_command(id, &mut [0; 64]), &mut out);
+        request(tag, acquire_command(id, KEY, &mut [0; 64]), &mut out);
         let frame = frame::split(&out, u32::MAX)
             .expect("it is whole")
             .expect("it is whole");
@@ -211,7 +215,6 @@ fn wire_granted() -> Box<dyn FnMut()> {
 struct Wire {
     broker: Broker,
     now: u64,
-    out: Vec<u8>,
 }
 
 impl Wire {
@@ -220,7 +223,6 @@ impl Wire {
         Self {
             broker: broker.expect("the defaults go together"),
             now: 0,
-            out: Vec::new(),
         }
     }
 
@@ -242,8 +244,8 @@ impl Wire {
         connection
     }
 
-    /// Hands bytes in, as a transport does, and returns how many came out.
-    fn exchange(&mut self, connection: ConnectionId, bytes: &[u8]) -> usize {
+    /// Hands bytes in and takes what comes out, as a transport does.
+    fn exchange(&mut self, connection: ConnectionId, bytes: &[u8]) {
         self.now += 1_000;
         let now = Instant::from_nanos(self.now);
         self.broker.handle_input(now, connection, bytes);
@@ -253,100 +255,100 @@ impl Wire {
             self.broker.consume_output(now, changed, bytes);
             count += bytes;
         }
-        count
+        assert!(count > 0, "everything is answered");
     }
+}
 
-    /// Hands in what was put into `out`.
-    fn flush(&mut self, connection: ConnectionId) {
-        let out = std::mem::take(&mut self.out);
-        assert!(self.exchange(connection, &out) > 0);
-        self.out = out;
-        self.out.clear();
-    }
+/// The frame that asks for `key` under `id`.
+fn acquire_frame(id: u128, key: &[u8], out: &mut Vec<u8>) {
+    let mut space = [0; 64];
+    let command = acquire_command(RequestId::from_u128(id), key, &mut space);
+    request(2, command, out);
+}
+
+fn release_frame(id: u128, out: &mut Vec<u8>) {
+    let id = RequestId::from_u128(id);
+    request(3, Command::Release { id }, out);
 }
 
 fn broker_cycles(count: u128) -> Box<dyn FnMut()> {
     let mut wire = Wire::new();
     let connection = wire.open();
-    let mut first = 0;
-    let keys: Vec<[u8; 24]> = (0..count)
-        .map(|n| {
-            *format!("a key of 24 bytes: {n:05}")
-                .as_bytes()
-                .first_chunk()
-                .expect("24")
-        })
-        .collect();
+    let (mut acquire, mut release) = (Vec::new(), Vec::new());
+    for id in 1..=count {
+        acquire_frame(
+            id,
+            format!("a key of 24 bytes: {id:05}").as_bytes(),
+            &mut acquire,
+        );
+        release_frame(id, &mut release);
+    }
     Box::new(move || {
-        first += count;
-        for (n, key) in keys.iter().enumerate() {
-            let mut space = [0; 64];
-            let mut command = acquire_command(RequestId::from_u128(first + n as u128), &mut space);
-            let mut wants = [0; 64];
-            let mut seq = SeqBuf::new(&mut wants);
-            assert!(seq.push(&WantFields {
-                key,
-                mode: Mode::Exclusive
-            }));
-            if let Command::Acquire(fields) = &mut command {
-                fields.wants = seq.finish();
-            }
-            request(2, command, &mut wire.out);
-        }
-        wire.flush(connection);
-        for n in 0..count {
-            let id = RequestId::from_u128(first + n);
-            request(3, Command::Release { id }, &mut wire.out);
-        }
-        wire.flush(connection);
+        wire.exchange(connection, &acquire);
+        wire.exchange(connection, &release);
     })
 }
 
 fn broker_handoff() -> Box<dyn FnMut()> {
     let mut wire = Wire::new();
-    let mut connections = [wire.open(), wire.open()];
-    let mut id = 2;
-    for (connection, id) in connections.into_iter().zip([1, 2]) {
-        request(
-            2,
-            acquire_command(RequestId::from_u128(id), &mut [0; 64]),
-            &mut wire.out,
-        );
-        wire.flush(connection);
-    }
+    let mut clients = [1, 2].map(|id| {
+        let connection = wire.open();
+        let (mut acquire, mut again) = (Vec::new(), Vec::new());
+        acquire_frame(id, KEY, &mut acquire);
+        release_frame(id, &mut again);
+        acquire_frame(id, KEY, &mut again);
+        wire.exchange(connection, &acquire);
+        (connection, again)
+    });
     Box::new(move || {
-        let held = RequestId::from_u128(id - 1);
-        request(3, Command::Release { id: held }, &mut wire.out);
-        id += 1;
-        request(
-            2,
-            acquire_command(RequestId::from_u128(id), &mut [0; 64]),
-            &mut wire.out,
-        );
-        wire.flush(connections[0]);
-        connections.swap(0, 1);
+        // The holder gives it to the other one, and queues behind it.
+        wire.exchange(clients[0].0, &clients[0].1);
+        clients.swap(0, 1);
     })
 }
 
 fn dialect_cycle() -> Box<dyn FnMut()> {
-    use std::io::Write;
+    const ID: &str = "00000000-0000-0000-0000-000000000000";
     let mut wire = Wire::new();
     let connection = wire.connect();
-    let mut id = 0_u64;
+    let lock = format!(
+        r#"{{"keepLocksAfterDeath":false,"retryCount":0,"uuid":"{ID}","key":"a key of 24 bytes, hot!!","type":"lock","ttl":30000,"rwStatus":null,"max":null,"pid":1}}"#
+    );
+    let received = format!(
+        r#"{{"type":"lock-received","uuid":"{ID}","key":"a key of 24 bytes, hot!!","max":null,"pid":1,"keepLocksAfterDeath":false}}"#
+    );
+    let unlock = format!(
+        r#"{{"_uuid":"{ID}","uuid":"11111111-{}","key":"a key of 24 bytes, hot!!","rwStatus":null,"force":false,"type":"unlock","max":null,"pid":1,"keepLocksAfterDeath":false}}"#,
+        &ID[9..]
+    );
+    let mut lock = format!("{lock}\n").into_bytes();
+    let mut unlock = format!("{received}\n{unlock}\n").into_bytes();
+    let (lock_numbers, unlock_numbers) = (numbers_in(&lock), numbers_in(&unlock));
+    let mut cycle = 0_u32;
     Box::new(move || {
-        id += 1;
-        writeln!(
-            wire.out,
-            r#"{{"keepLocksAfterDeath":false,"retryCount":0,"uuid":"{id:036}","key":"a key of 24 bytes, hot!!","type":"lock","ttl":30000,"rwStatus":null,"max":null,"pid":1}}"#
-        )
-        .expect("a vector takes all");
-        wire.flush(connection);
-        writeln!(
-            wire.out,
-            r#"{{"type":"lock-received","uuid":"{id:036}","key":"a key of 24 bytes, hot!!","max":null,"pid":1,"keepLocksAfterDeath":false}}
-{{"_uuid":"{id:036}","uuid":"u{id:035}","key":"a key of 24 bytes, hot!!","rwStatus":null,"force":false,"type":"unlock","max":null,"pid":1,"keepLocksAfterDeath":false}}"#
-        )
-        .expect("a vector takes all");
-        wire.flush(connection);
+        cycle += 1;
+        write_number(&mut lock, &lock_numbers, cycle);
+        write_number(&mut unlock, &unlock_numbers, cycle);
+        wire.exchange(connection, &lock);
+        wire.exchange(connection, &unlock);
     })
+}
+
+/// Where the last 8 digits of every UUID in `text` begin.
+fn numbers_in(text: &[u8]) -> Vec<usize> {
+    let is_id = |at: &usize| text[*at..].starts_with(br#"uuid":""#);
+    (0..text.len())
+        .filter(is_id)
+        .map(|at| at + 7 + 28)
+        .collect()
+}
+
+fn write_number(text: &mut [u8], places: &[usize], number: u32) {
+    for &place in places {
+        let mut rest = number;
+        for digit in text[place..place + 8].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+    }
 }
