@@ -19,6 +19,10 @@ use crate::Guard;
 /// How long it waits that is told nothing else: live-mutex's three times three seconds.
 const WAIT: Wait = Wait::For(Duration::from_secs(9));
 
+/// How long a lock without a lease lasts before its grant has been seen here: should this
+/// process be killed at that moment, nobody would know the lock's id.
+const UNSEEN: Duration = Duration::from_secs(10);
+
 /// How the lock is printed.
 #[derive(Clone, Copy, Debug)]
 enum Format {
@@ -59,10 +63,7 @@ async fn hold(
         Err(code) => return Ok(code),
     };
     let request = lock::request(&client, asked, lock::fresh_id()).keep();
-    let request = match lease {
-        Some(lease) => request.lease(lease),
-        None => request.no_lease(),
-    };
+    let request = request.lease(lease.unwrap_or(UNSEEN));
     let outcome = match signals::unless_ended(&mut signals, request.into_future()).await {
         Ok(Ok(guard)) => hand_over(guard, lease, format).await,
         Ok(Err(error)) => Err(not_granted(&error, codes)),
@@ -74,6 +75,10 @@ async fn hold(
 
 /// Prints how the lock can be released; if nobody can read that, releases it.
 async fn hand_over(guard: Guard, lease: Option<Duration>, format: Format) -> Outcome {
+    if lease.is_none() {
+        let kept = guard.renew(None).await;
+        kept.map_err(|error| Failure::new(exit::LOST, error.to_string()))?;
+    }
     match print_strictly(&shown(&guard, lease, format)) {
         Ok(()) => {
             let _ = guard.into_id();

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::harness::{Broker, Process, fail, stdout, succeed};
@@ -175,4 +176,22 @@ fn waiting_is_bounded_unless_asked_otherwise() {
     fail(&mut broker.lmx(["acquire", "k", "--wait", "10ms"]), 75);
     fail(&mut broker.lmx(["acquire", "k", "--wait", "0"]), 1);
     assert_eq!(broker.counts("k"), (1, 0));
+}
+
+#[test]
+fn a_grant_that_nobody_has_seen_ends_by_itself() {
+    let broker = Broker::start();
+    succeed(&mut broker.lmx(["acquire", "k"]));
+    let mut waiting = Process::spawn(broker.lmx(["acquire", "k", "--wait", "forever"]));
+    broker.until_counts("k", 1, 1);
+    // It may be dead for good: then its lock must not last for ever.
+    waiting.signal(Signal::SIGSTOP);
+    succeed(&mut broker.lmx(["release", "k"]));
+    let unseen = broker.json(&["inspect", "k"]);
+    assert!(unseen["holders"][0]["deadline"].is_string(), "{unseen}");
+    waiting.signal(Signal::SIGCONT);
+    assert_eq!(waiting.code(), 0);
+    let seen = broker.json(&["inspect", "k"]);
+    assert_eq!(seen["holders"][0]["id"], unseen["holders"][0]["id"]);
+    assert!(seen["holders"][0]["deadline"].is_null(), "{seen}");
 }

@@ -86,7 +86,7 @@ impl Broker {
     }
 
     pub(crate) fn start_in(folder: TempDir, options: &[&str]) -> Self {
-        let mut command = lmx(["start", "0", "--json", "--log", "warn"]);
+        let mut command = lmx(["start", "0", "--json", "--log", "error"]);
         command.args(options).current_dir(folder.path());
         let mut process = Process::spawn(command);
         let ready = process.json_line();
