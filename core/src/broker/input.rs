@@ -141,6 +141,13 @@ impl Broker {
         if self.connections[index].phase == Phase::Handshake {
             let token = self.config.auth_token.as_deref();
             match (lines::first_line(line, token), token) {
+                (FirstLine::NotJson, _) => {
+                    let text = format_args!(
+                        "the first line is not JSON: this port speaks live-mutex's lines of JSON \
+                         and LMX's native protocol, and no other, such as HTTP"
+                    );
+                    return self.fault(now, index, FaultKind::Magic, text);
+                }
                 (FirstLine::Other, Some(_)) => {
                     let text = format_args!(
                         "this broker requires authentication: first send \

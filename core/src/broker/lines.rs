@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::session;
 
@@ -98,8 +99,10 @@ pub(super) enum FirstLine {
     RightToken,
     /// It shows a token: a wrong one.
     WrongToken,
-    /// It is something else.
+    /// It is something else, but JSON.
     Other,
+    /// It is of no protocol that is spoken here.
+    NotJson,
 }
 
 pub(super) fn first_line(line: &[u8], token: Option<&[u8]>) -> FirstLine {
@@ -113,7 +116,8 @@ pub(super) fn first_line(line: &[u8], token: Option<&[u8]>) -> FirstLine {
                 FirstLine::WrongToken
             }
         }
-        _ => FirstLine::Other,
+        _ if serde_json::from_slice::<IgnoredAny>(line).is_ok() => FirstLine::Other,
+        _ => FirstLine::NotJson,
     }
 }
 

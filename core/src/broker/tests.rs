@@ -84,7 +84,15 @@ fn the_first_line_may_show_a_token() {
             token,
             FirstLine::Other,
         ),
-        ("sesame", token, FirstLine::Other),
+        ("[7]", token, FirstLine::Other),
+        ("null", None, FirstLine::Other),
+        ("sesame", token, FirstLine::NotJson),
+        ("GET / HTTP/1.1\r", None, FirstLine::NotJson),
+        (
+            "{\"type\":\"auth\",\"token\":\"sesame\"} x",
+            token,
+            FirstLine::NotJson,
+        ),
     ] {
         assert_eq!(
             lines::first_line(line.as_bytes(), token),
