@@ -4,6 +4,7 @@
 //! from a seed, and so is who dies, who repeats its request, and who gives up. Whatever the
 //! order: two that exclude each other are never inside together, nobody waits for ever (no
 //! time passes, so nothing is mended by a ttl), and in the end nothing is left behind.
+#![cfg(feature = "alloc")]
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
 //! Any sequence of lines, disconnects and times: the live-mutex dialect never panics, breaks
 //! no invariant, answers only in lines of JSON, and keeps nothing of those who are gone.
+#![cfg(feature = "alloc")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
