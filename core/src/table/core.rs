@@ -180,6 +180,7 @@ impl Core<'_> {
     pub(crate) fn free_request_hashed(&mut self, request: u32, hash: u32) {
         let slot = self.parts.requests[request as usize];
         debug_assert_eq!(slot.claim, NONE, "the claims were lifted first");
+        debug_assert!(slot.state == State::Vacant || slot.state.may_become(State::Vacant));
         self.disarm_request(request);
         if slot.session != NONE {
             self.unlink_from_session(request);
@@ -205,6 +206,7 @@ impl Core<'_> {
     pub(crate) fn set_state(&mut self, request: u32, state: State) {
         let slot = &mut self.parts.requests[request as usize];
         let before = core::mem::replace(&mut slot.state, state);
+        debug_assert!(before.may_become(state), "{before:?} became {state:?}");
         if before == State::Held || state == State::Held {
             self.note_kept(request);
         }

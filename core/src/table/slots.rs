@@ -15,18 +15,18 @@ pub(crate) const PIECE_BYTES: usize = 28;
 /// What a request does at present.
 ///
 /// ```text
-///             acquire                    acquire
-///                │ grant at once            │ must wait
-///                ▼          grant           ▼
-///              Held ◀───────────────── Waiting
-///     release,  │ │ force                │ │ │ cancel,
-///  session ends │ └──────▶ Revoked ◀─────┘ │ │ session ends
-///               │ expiry          force    │ │
-///               ├──────▶ Expired           │ │
-///               │              TimedOut ◀──┤ │
-///               │       wait is over       │ │
-///               ▼                            ▼
-///             Vacant ◀── told, or session ends: Expired, TimedOut, Revoked
+/// Vacant   → Waiting    an acquire that must wait
+/// Vacant   → Held       an acquire that is granted at once, or a reclaim
+/// Waiting  → Held       its turn has come
+/// Waiting  → TimedOut   its wait is over
+/// Waiting  → Revoked    ended by force
+/// Waiting  → Vacant     cancelled, or its session ended
+/// Held     → Expired    its lease is over
+/// Held     → Revoked    ended by force
+/// Held     → Vacant     released, or its session ended
+/// TimedOut → Vacant     its session was told, or ended
+/// Expired  → Vacant     its session was told, or ended, or had already
+/// Revoked  → Vacant     its session was told, or ended, or had already
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -44,6 +44,24 @@ pub(crate) enum State {
     Expired,
     /// It was ended by force; its session is yet to be told.
     Revoked,
+}
+
+impl State {
+    /// Whether a request can go from this state to that one: the table above, which a
+    /// test holds to this.
+    pub(crate) const fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Vacant => matches!(next, Self::Waiting | Self::Held),
+            Self::Waiting => {
+                matches!(
+                    next,
+                    Self::Held | Self::TimedOut | Self::Revoked | Self::Vacant
+                )
+            }
+            Self::Held => matches!(next, Self::Expired | Self::Revoked | Self::Vacant),
+            Self::TimedOut | Self::Expired | Self::Revoked => matches!(next, Self::Vacant),
+        }
+    }
 }
 
 /// A set of yes-or-no facts about a request.
@@ -612,3 +630,6 @@ impl Chained for ExtrasSlot {
         self.chain = next;
     }
 }
+
+#[cfg(test)]
+mod tests;
