@@ -272,8 +272,12 @@ impl LiveMutex {
             self.recent.note(id, Fate::Released);
             return Unlock::Done;
         }
+        // Not a part of a composite: that is released as a whole, by `release-many`.
         let holds_key = at.table.request(id).is_some_and(|request| {
-            request.grant().is_some() && request.keys().any(|held| is_key(held.key(), key))
+            let mut keys = request.keys();
+            request.grant().is_some()
+                && keys.next().is_some_and(|held| is_key(held.key(), key))
+                && keys.next().is_none()
         });
         if holds_key && self.release_by_id(at, id) {
             self.recent.note(id, Fate::Released);

@@ -166,7 +166,9 @@ impl LiveMutex {
             .session()
             .and_then(|session| self.sessions.get(&session))
             .and_then(|connection| self.connections.get(connection))
-            .and_then(|connection| connection.names.get(&request.id()));
+            .and_then(|connection| connection.names.get(&request.id()))
+            .map(|name| &**name)
+            .or_else(|| self.write_keys.uuid(request.id()));
         match name {
             Some(name) => bytes.extend_from_slice(name.as_bytes()),
             None => push_string(bytes, &request.id().to_string()),

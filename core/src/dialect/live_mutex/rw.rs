@@ -495,6 +495,8 @@ struct WriteKey {
     key: Box<[u8]>,
     /// Who is to be told of the grant.
     by: super::ConnectionId,
+    /// Its id, as JSON text.
+    uuid: Option<Box<str>>,
     /// What its reply repeats; `None` once it is granted.
     waiting: Option<Waiting>,
 }
@@ -506,6 +508,11 @@ impl WriteKeys {
 
     pub(super) fn is_session(&self, session: SessionId) -> bool {
         self.session == Some(session)
+    }
+
+    /// The id of such a lock, as its client writes it.
+    pub(super) fn uuid(&self, id: RequestId) -> Option<&str> {
+        self.locks.get(&id)?.uuid.as_deref()
     }
 
     pub(super) fn is_asked_by(&self, id: RequestId, by: super::ConnectionId) -> bool {
@@ -624,6 +631,7 @@ impl LiveMutex {
             readers_of: first.key,
             key: key.as_bytes().into(),
             by: at.by,
+            uuid: frame.uuid.map(|raw| raw.text().into()),
             waiting: None,
         };
         match acquired {
