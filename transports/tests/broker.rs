@@ -1,0 +1,263 @@
+//! Brokers inside this process: any number, over any stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lmx_core::Instant;
+use lmx_core::wire::{Answer, Command, Hello, MAGIC, Reply, Request, frame};
+use lmx_transports::broker::BindError;
+use lmx_transports::launch::{Launched, launch_if_absent};
+use lmx_transports::net::{Address, ListenError};
+use lmx_transports::state::StatePlace;
+use lmx_transports::{Broker, BrokerBuilder, Client};
+use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+fn builder() -> BrokerBuilder {
+    Broker::builder().state(StatePlace::Ephemeral)
+}
+
+async fn broker() -> Broker {
+    builder().tcp("127.0.0.1", 0).bind().await.unwrap()
+}
+
+async fn client(broker: &Broker) -> Client {
+    let port = broker.tcp_address().unwrap().port();
+    let client = Client::builder().host("127.0.0.1").port(port);
+    client.connect().await.unwrap()
+}
+
+#[test]
+fn any_number_of_brokers_run_in_one_process_and_share_nothing() {
+    smol::block_on(async {
+        let mut brokers = Vec::new();
+        let mut guards = Vec::new();
+        for _ in 0..8 {
+            let broker = broker().await;
+            let client = client(&broker).await;
+            guards.push(client.lock("one key for all").try_now().await.unwrap());
+            brokers.push(broker);
+        }
+        drop(guards);
+        for broker in brokers {
+            broker.stop().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn port_zero_is_replaced_by_the_real_one() {
+    smol::block_on(async {
+        let broker = broker().await;
+        assert_ne!(broker.tcp_address().unwrap().port(), 0);
+        assert!(matches!(broker.addresses(), [Address::Tcp(_)]));
+    });
+}
+
+#[test]
+fn a_stopped_broker_gives_its_address_back() {
+    smol::block_on(async {
+        let first = broker().await;
+        let port = first.tcp_address().unwrap().port();
+        let taken = builder().tcp("127.0.0.1", port).bind().await.unwrap_err();
+        assert!(
+            matches!(taken, BindError::Listen(ListenError::InUse { .. })),
+            "{taken}"
+        );
+        first.stop().await.unwrap();
+        builder().tcp("127.0.0.1", port).bind().await.unwrap();
+    });
+}
+
+#[test]
+fn nothing_is_opened_to_other_machines_by_accident() {
+    smol::block_on(async {
+        let refused = builder().tcp("0.0.0.0", 0).bind().await.unwrap_err();
+        assert!(
+            matches!(refused, BindError::Listen(ListenError::Public { .. })),
+            "{refused}"
+        );
+        let with_token = builder().tcp("0.0.0.0", 0).auth_token("secret");
+        with_token.bind().await.unwrap();
+        let allowed = builder().tcp("0.0.0.0", 0).allow_public(true);
+        allowed.bind().await.unwrap();
+    });
+}
+
+#[test]
+fn without_an_address_there_is_no_broker() {
+    let error = smol::block_on(builder().bind()).unwrap_err();
+    assert!(matches!(error, BindError::NoAddress), "{error}");
+}
+
+#[test]
+fn a_state_is_for_one_broker_and_is_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = StatePlace::Directory(folder.path().join("state"));
+    let path = folder.path().join("socket");
+    let start = || Broker::builder().unix(&path).state(place.clone()).bind();
+    let client = || async {
+        let client = Client::builder().unix(&path);
+        client.connect().await.unwrap()
+    };
+    smol::block_on(async {
+        let first = start().await.unwrap();
+        let guard = client().await.lock("key").await.unwrap();
+        let token = guard.token();
+        guard.release().await.unwrap();
+        first.stop().await.unwrap();
+        let second = start().await.unwrap();
+        let guard = client().await.lock("key").wait_forever().await.unwrap();
+        assert!(guard.token() > token);
+        drop(guard);
+        second.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn of_many_that_launch_at_one_time_one_starts_and_all_are_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    smol::block_on(async {
+        let launches: Vec<_> = (0..16)
+            .map(|_| smol::spawn(launch_if_absent(builder().unix(&path))))
+            .collect();
+        let mut started = Vec::new();
+        for launch in launches {
+            match launch.await.unwrap() {
+                Launched::Started(broker) => started.push(broker),
+                Launched::Present(address) => assert_eq!(address, Address::Unix(path.clone())),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(started.len(), 1);
+        let client = Client::builder().unix(&path).connect().await.unwrap();
+        client.lock("key").await.unwrap().release().await.unwrap();
+    });
+}
+
+/// One end of a pipe in memory, for both directions.
+fn pipe() -> (impl Duplex, impl Duplex) {
+    let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    (
+        smol::Async::new(one).unwrap(),
+        smol::Async::new(other).unwrap(),
+    )
+}
+
+trait Duplex: smol::io::AsyncRead + smol::io::AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Unpin + Send + 'static> Duplex for T {}
+
+fn request(tag: u32, body: Command<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame::append(&Request { tag, seen: 0, body }, &mut bytes);
+    bytes
+}
+
+fn hello() -> Command<'static> {
+    Command::Hello(Hello {
+        auth: &[],
+        resume_window: Duration::ZERO,
+        resume: None,
+        name: "",
+    })
+}
+
+async fn reply(stream: &mut impl Duplex) -> Option<(Instant, String)> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).await.ok()?;
+    let mut body = vec![0; u32::from_le_bytes(length) as usize];
+    stream.read_exact(&mut body).await.ok()?;
+    let reply = Reply::decode(&body).unwrap();
+    Some((reply.now, format!("{:?}", reply.body)))
+}
+
+#[test]
+fn any_stream_will_do_as_a_transport() {
+    smol::block_on(async {
+        let broker = Arc::new(broker().await);
+        let (mut near, far) = pipe();
+        let serving = Arc::clone(&broker);
+        let serving = smol::spawn(async move { serving.serve(far).await });
+        near.write_all(&MAGIC).await.unwrap();
+        near.write_all(&request(1, hello())).await.unwrap();
+        let (_, welcome) = reply(&mut near).await.unwrap();
+        assert!(welcome.starts_with("Welcome"), "{welcome}");
+
+        // A grant to it is written when another connection gives the lock back.
+        let other = client(&broker).await;
+        let guard = other.lock("key").await.unwrap();
+        let near_client = {
+            let (near, far) = pipe();
+            let serving = Arc::clone(&broker);
+            smol::spawn(async move { serving.serve(far).await }).detach();
+            let near = std::sync::Mutex::new(Some(near));
+            Client::builder()
+                .connector(move || {
+                    let near = near.lock().unwrap().take();
+                    async move { near.ok_or_else(|| std::io::ErrorKind::NotConnected.into()) }
+                })
+                .connect()
+                .await
+                .unwrap()
+        };
+        let waiting = near_client.lock("key").wait_forever();
+        let waiting = smol::spawn(async move { waiting.await });
+        while other.inspect("key").await.unwrap().key.waiters == 0 {}
+        guard.release().await.unwrap();
+        let granted = waiting.await.unwrap();
+        granted.release().await.unwrap();
+
+        near.write_all(&request(2, Command::Goodbye)).await.unwrap();
+        let (_, bye) = reply(&mut near).await.unwrap();
+        assert_eq!(bye, format!("{:?}", Answer::Bye));
+        assert_eq!(reply(&mut near).await, None);
+        serving.await.unwrap();
+    });
+}
+
+#[test]
+fn streams_end_with_their_broker() {
+    smol::block_on(async {
+        let broker = broker().await;
+        let (mut near, far) = pipe();
+        let serving = {
+            // Its own handle is not needed to serve.
+            let serve = broker.serve(far);
+            async move { serve.await }
+        };
+        let talk = async {
+            near.write_all(&MAGIC).await.unwrap();
+            near.write_all(&request(1, hello())).await.unwrap();
+            reply(&mut near).await.unwrap();
+            near
+        };
+        let mut serving = Box::pin(serving);
+        let mut near = smol::future::or(talk, async {
+            (&mut serving).await.unwrap();
+            panic!("it ended early")
+        })
+        .await;
+        drop(serving);
+        assert_eq!(reply(&mut near).await, None);
+        broker.stop().await.unwrap();
+    });
+}
+
+#[test]
+fn clients_are_told_of_a_stop() {
+    smol::block_on(async {
+        let broker = broker().await;
+        let address = broker.tcp_address().unwrap();
+        let mut stream = smol::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(&MAGIC).await.unwrap();
+        stream.write_all(&request(1, hello())).await.unwrap();
+        reply(&mut stream).await.unwrap();
+        let stop = smol::spawn(broker.stop());
+        let (_, told) = reply(&mut stream).await.unwrap();
+        assert_eq!(told, "Stopping");
+        assert_eq!(reply(&mut stream).await, None);
+        drop(stream);
+        stop.await.unwrap();
+    });
+}
