@@ -17,6 +17,7 @@ mod parse;
 mod recent;
 mod report;
 mod rw;
+mod write_keys;
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -44,7 +45,7 @@ const MISMATCH_GRACE: Duration = Duration::from_secs(2);
 pub struct LiveMutex {
     connections: BTreeMap<ConnectionId, Connection>,
     sessions: BTreeMap<SessionId, ConnectionId>,
-    write_keys: rw::WriteKeys,
+    write_keys: write_keys::WriteKeys,
     recent: Recent,
     outbox: Outbox,
     /// When to do something without being asked.
@@ -74,7 +75,7 @@ impl LiveMutex {
         Self {
             connections: BTreeMap::new(),
             sessions: BTreeMap::new(),
-            write_keys: rw::WriteKeys::default(),
+            write_keys: write_keys::WriteKeys::default(),
             recent: Recent::default(),
             outbox: Outbox::default(),
             wakes: BTreeSet::new(),
