@@ -279,6 +279,13 @@ impl Broker {
         })
     }
 
+    /// The session that this connection has opened or resumed, while it is bound to it.
+    #[must_use]
+    pub fn session(&self, connection: ConnectionId) -> Option<SessionId> {
+        let index = self.connections.index(connection)?;
+        self.connections[index].session
+    }
+
     /// Tells every client that the broker is about to stop, and closes their connections.
     /// Their sessions are as if the connections were lost.
     pub fn stop(&mut self, now: Instant) {
