@@ -160,6 +160,18 @@ impl Broker {
             return None;
         }
         let session = ticket.session;
+        if let Some(known) = self.sessions.get(session)
+            && known.resume_window.is_zero()
+        {
+            // It ends with its connection, even if that still looks alive here: what it was
+            // told over that connection would not be told again.
+            let before = known.connection;
+            if let Some(before) = before.and_then(|id| self.connections.index(id)) {
+                let text = format_args!("the client has connected anew");
+                self.fault(now, before, FaultKind::TakenOver, text);
+            }
+            return self.open(now, index, hello, Resumed::Lost);
+        }
         if self.table.resume(now, session).is_err() {
             self.sessions.remove(session);
             return self.open(now, index, hello, Resumed::Lost);
