@@ -1,12 +1,95 @@
-//! LMX itself in the world.
+//! LMX itself in the world: `Broker` and `Client` of the core, unchanged, byte by byte.
+
+mod broker;
+mod client;
+mod dialect;
+mod driver;
+mod hostile;
+mod net;
+mod swarm;
+
+pub use hostile::Hostile;
+
 use serde::{Deserialize, Serialize};
+
+use crate::outcome::{Outcome, RunOptions};
+use crate::plan::{FaultSet, Plan};
+use crate::protocol::{AnyProtocol, Contract};
+
+/// LMX: one broker, native clients, live-mutex clients, and others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lmx;
+
+impl AnyProtocol for Lmx {
+    fn name(&self) -> &'static str {
+        "lmx"
+    }
+
+    fn about(&self) -> &'static str {
+        "LMX's own broker and clients, at the level of bytes"
+    }
+
+    fn contract(&self) -> Option<Contract> {
+        None
+    }
+
+    fn plan(&self, seed: u64, faults: FaultSet) -> Plan {
+        swarm::plan(seed, faults)
+    }
+
+    fn run(&self, plan: &Plan, options: &RunOptions) -> Outcome {
+        driver::run(plan, options)
+    }
+}
 
 /// What LMX's broker and clients are set to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Setup {}
-/// Hostile.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Hostile {}
-/// Question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Question {}
+pub struct Setup {
+    /// Keys that the workload uses, numbered from zero.
+    pub keys: u32,
+    /// What each client is.
+    pub clients: Vec<ClientSetup>,
+    /// After so much silence the broker takes a connection for lost.
+    pub idle_ns_max: u64,
+    /// So much time a handshake has.
+    pub handshake_ns_max: u64,
+    /// Bytes in one frame.
+    pub frame_bytes_max: u32,
+    /// Bytes queued towards one peer.
+    pub output_bytes_max: u32,
+    /// How many requests the broker has room for.
+    pub requests_max: u32,
+    /// Whether the broker remembers across restarts what it must.
+    pub durable: bool,
+    /// How long the disk takes at most.
+    pub disk_ns_max: u64,
+    /// How far two clocks may drift apart, in parts per million.
+    pub drift_ppm_max: u32,
+    /// Whether clocks break that bound: then only fencing is promised.
+    pub clocks_break: bool,
+}
+
+/// What a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientSetup {
+    /// A native client with this resume window.
+    Native {
+        /// Zero ends the session with its connection.
+        window_ns: u64,
+    },
+    /// A client of live-mutex, scripted.
+    Dialect,
+    /// One that does what no decent client does.
+    Hostile,
+}
+
+/// What a client can ask about the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// The keys in use.
+    List,
+    /// One key.
+    Inspect(u32),
+    /// The counters.
+    Status,
+}

@@ -3,7 +3,9 @@
 mod fairness;
 mod fence;
 mod holds;
+pub(crate) mod ledger;
 mod violation;
+mod wire;
 
 pub(crate) use fairness::{Waiters, Winner};
 pub(crate) use fence::Fences;

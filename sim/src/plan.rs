@@ -4,7 +4,7 @@
 //! failure can be written down, cut smaller and pasted into a test.
 
 pub mod fault;
-mod swarm;
+pub(crate) mod swarm;
 
 pub use fault::{Fault, FaultEvent, FaultKind, FaultSet, When};
 pub use swarm::Shape;

@@ -15,7 +15,7 @@ use crate::protocol::AnyProtocol;
 
 /// All protocols that there are, LMX first.
 pub fn protocols() -> impl Iterator<Item = &'static dyn AnyProtocol> {
-    crate::corpus::all()
+    std::iter::once(&crate::lmx::Lmx as &dyn AnyProtocol).chain(crate::corpus::all())
 }
 
 /// The protocol of that name.

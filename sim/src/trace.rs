@@ -99,6 +99,11 @@ impl Recorder {
         }))
     }
 
+    /// Whether anything is recorded.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Records what `entry` makes, if anything is recorded at all.
     #[inline]
     pub(crate) fn record(&mut self, entry: impl FnOnce() -> Entry) {

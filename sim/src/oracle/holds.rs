@@ -47,15 +47,6 @@ impl Holds {
         }
     }
 
-    /// Whether `op` believes to hold `key`.
-    pub(crate) fn holds(&self, now_ns: u64, key: u32, op: u32) -> bool {
-        self.by_key.get(key as usize).is_some_and(|holders| {
-            holders
-                .iter()
-                .any(|hold| hold.op == op && hold.until_ns > now_ns)
-        })
-    }
-
     /// The hold of `op` on `key` is in another mode from now on, or good for another time.
     pub(crate) fn change(
         &mut self,
@@ -69,6 +60,26 @@ impl Holds {
         let mut hold = holders.swap_remove(place);
         change(&mut hold);
         self.enter(now_ns, key, hold)
+    }
+
+    /// The hold of `op` on `key` is good until another time, if it is.
+    pub(crate) fn extend(
+        &mut self,
+        now_ns: u64,
+        key: u32,
+        op: u32,
+        good_until_local_ns: Option<u64>,
+        until_ns: u64,
+    ) -> Option<Hold> {
+        let holders = self.by_key.get(key as usize)?;
+        let hold = holders.iter().find(|hold| hold.op == op)?;
+        if hold.good_until_local_ns == good_until_local_ns {
+            return None;
+        }
+        self.change(now_ns, key, op, |hold| {
+            hold.good_until_local_ns = good_until_local_ns;
+            hold.until_ns = until_ns;
+        })
     }
 
     /// The node's clock changed: its holds end at other true times.

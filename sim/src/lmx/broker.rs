@@ -1,0 +1,418 @@
+//! The broker's node: the core's `Broker`, its disk, and the oracle beside it.
+
+use std::time::Duration;
+
+use lmx_core::broker::{Broker, BrokerConfig, ConnectionId, Durability, Record};
+use lmx_core::{FencingToken, TableConfig};
+
+use super::driver::{BROKER, Driver, Event};
+use super::net::{Conn, End, Way};
+use crate::marks::sometimes;
+use crate::oracle::Property;
+use crate::oracle::ledger::{Ledger, key_name};
+use crate::plan::Plan;
+use crate::trace::Kind;
+
+/// The broker over all its runs.
+#[derive(Debug, Default)]
+pub(super) struct BrokerNode {
+    broker: Option<Broker>,
+    life: u32,
+    /// What the disk has.
+    disk: Option<Record>,
+    /// What it is being given.
+    writing: Option<Record>,
+    /// Which of the broker's connections is which.
+    conns: Vec<(ConnectionId, u32)>,
+    first_record_pending: bool,
+}
+
+impl BrokerNode {
+    pub(super) fn wants_input(&self, conn: &Conn) -> bool {
+        match (&self.broker, conn.id) {
+            (Some(broker), Some(id)) => broker.wants_input(id),
+            _ => false,
+        }
+    }
+}
+
+impl Driver<'_> {
+    pub(super) fn start_broker(&mut self) {
+        self.note(BROKER, Kind::Start, None, None, String::new);
+        let now = self.now(BROKER);
+        let setup = self.setup;
+        let draws = self.world.draws.of(0x6272_6f6b);
+        let durability = if setup.durable {
+            Durability::Durable(self.broker.disk.clone())
+        } else {
+            Durability::Ephemeral
+        };
+        sometimes!(self.marks, RestartedFromDisk, self.broker.disk.is_some());
+        let config = BrokerConfig {
+            table: TableConfig {
+                requests_max: setup.requests_max,
+                hash_seed: [draws.bits(1), draws.bits(2)],
+                first_token: FencingToken::FIRST,
+                ..TableConfig::default()
+            },
+            connections_max: 1024,
+            frame_bytes_max: setup.frame_bytes_max,
+            output_bytes_max: setup.output_bytes_max,
+            idle_max: Duration::from_nanos(setup.idle_ns_max),
+            handshake_max: Duration::from_nanos(setup.handshake_ns_max),
+            secret_seed: u128::from(draws.bits(3)).to_le_bytes(),
+            incarnation: u64::from(self.broker.life) + 1,
+            durability,
+            ..BrokerConfig::default()
+        };
+        match Broker::new(now, config) {
+            Ok(broker) => self.broker.broker = Some(broker),
+            Err(error) => {
+                let detail = format!("the broker does not start: {error}");
+                self.violate(Property::Invariant, detail);
+                return;
+            }
+        }
+        self.broker.first_record_pending = setup.durable;
+        if !setup.durable {
+            self.ledger.broker_booted();
+        }
+        self.after_broker();
+    }
+
+    pub(super) fn kill_broker(&mut self) {
+        let held = self
+            .broker
+            .broker
+            .as_ref()
+            .is_some_and(|broker| broker.table().counts().held > 0);
+        sometimes!(self.marks, BrokerDiedHolding, held);
+        self.broker.broker = None;
+        self.broker.life += 1;
+        self.broker.conns.clear();
+        // A write that was under way may have got through or not.
+        if let Some(record) = self.broker.writing.take()
+            && self
+                .world
+                .draws
+                .of(0x6469_736b)
+                .chance(self.world.now_ns, 500_000)
+        {
+            sometimes!(self.marks, RecordSurvived);
+            self.broker.disk = Some(record);
+        }
+        for conn in &mut self.conns {
+            Ledger::taken_over(&mut conn.tap);
+        }
+        self.ledger.broker_died();
+    }
+
+    pub(super) fn broker_connect(&mut self, conn: u32) -> bool {
+        let now = self.now(BROKER);
+        let Some(broker) = &mut self.broker.broker else {
+            return false;
+        };
+        let Ok(id) = broker.connect(now) else {
+            return false;
+        };
+        self.conns[conn as usize].id = Some(id);
+        self.broker.conns.push((id, conn));
+        true
+    }
+
+    pub(super) fn broker_input(&mut self, conn: u32, count: usize) {
+        let now = self.now(BROKER);
+        let Some(broker) = &mut self.broker.broker else {
+            return;
+        };
+        let state = &mut self.conns[conn as usize];
+        let Some(id) = state.id else {
+            return;
+        };
+        let bytes = state.to_broker.peek(count);
+        self.ledger.heard(now.as_nanos(), &mut state.tap, bytes);
+        broker.handle_input(now, id, bytes);
+        state.to_broker.pop(count);
+        self.after_broker();
+    }
+
+    pub(super) fn broker_disconnected(&mut self, conn: u32) {
+        let now = self.now(BROKER);
+        let Some(broker) = &mut self.broker.broker else {
+            return;
+        };
+        let state = &mut self.conns[conn as usize];
+        state.broker_end = End::Closed;
+        let Some(id) = state.id else {
+            return;
+        };
+        self.ledger.connection_lost(now.as_nanos(), &mut state.tap);
+        broker.handle_disconnect(now, id);
+        self.broker.conns.retain(|(other, _)| *other != id);
+        self.without_window(conn);
+        self.after_broker();
+    }
+
+    /// What a client without a resume window holds ends when the broker learns that its
+    /// connection is gone, which may be before the client does: that is the bargain.
+    fn without_window(&mut self, conn: u32) {
+        let node = self.conns[conn as usize].node;
+        if !self.has_window(node) {
+            self.holds.forget(node);
+        }
+    }
+
+    pub(super) fn broker_timeout(&mut self) {
+        let now = self.now(BROKER);
+        if let Some(broker) = &mut self.broker.broker {
+            broker.handle_timeout(now);
+            self.after_broker();
+        }
+    }
+
+    pub(super) fn disk_done(&mut self, life: u32) {
+        if life != self.broker.life {
+            return;
+        }
+        if let Some(until_ns) = self
+            .world
+            .node(BROKER)
+            .process
+            .paused_until(self.world.now_ns)
+        {
+            self.world.schedule(until_ns, Event::Disk { life });
+            return;
+        }
+        let now = self.now(BROKER);
+        let (Some(broker), Some(record)) = (&mut self.broker.broker, self.broker.writing.take())
+        else {
+            return;
+        };
+        self.broker.disk = Some(record);
+        broker.handle_durable(now);
+        if std::mem::take(&mut self.broker.first_record_pending) {
+            self.ledger.broker_booted();
+        }
+        self.after_broker();
+    }
+
+    pub(super) fn after_broker_if_running(&mut self) {
+        if self
+            .world
+            .node(BROKER)
+            .process
+            .paused_until(self.world.now_ns)
+            .is_none()
+        {
+            // As a transport may do at any time; and then it knows what time it is.
+            self.broker_timeout();
+        }
+    }
+
+    /// The oracle looks at the broker.
+    fn look(&mut self) {
+        let now_ns = self.world.local_ns(BROKER);
+        self.note_given_up(now_ns);
+        if let Some(broker) = &self.broker.broker {
+            let verdict = self.ledger.settle(now_ns, broker);
+            self.judge(verdict);
+        }
+    }
+
+    /// The broker was called: judge it, write what it has to say, arm its timer.
+    pub(super) fn after_broker(&mut self) {
+        loop {
+            self.look();
+            if self.violation.is_some() {
+                return;
+            }
+            let Some(broker) = &mut self.broker.broker else {
+                return;
+            };
+            let Some(id) = broker.poll_connection() else {
+                break;
+            };
+            let place = self.broker.conns.iter().position(|(other, _)| *other == id);
+            if let Some(place) = place {
+                let conn = self.broker.conns[place].1;
+                self.serve(conn, id);
+            }
+        }
+        let Some(broker) = &mut self.broker.broker else {
+            return;
+        };
+        if self.broker.writing.is_none()
+            && let Some(record) = broker.poll_record()
+        {
+            self.broker.writing = Some(record);
+            let draws = self.world.draws.of(0x7772_6974);
+            let took_ns = draws.between(self.world.now_ns, 1, self.setup.disk_ns_max.max(1));
+            let life = self.broker.life;
+            self.world
+                .schedule(self.world.now_ns + took_ns, Event::Disk { life });
+        }
+        let at = self.broker.broker.as_ref().and_then(Broker::poll_timeout);
+        self.arm(BROKER, at);
+        self.record_pages();
+    }
+
+    /// One connection has changed: write, read again, or close.
+    fn serve(&mut self, conn: u32, id: ConnectionId) {
+        let now = self.now(BROKER);
+        loop {
+            let Some(broker) = &mut self.broker.broker else {
+                return;
+            };
+            let output = broker.output(id);
+            let bound =
+                2 * self.setup.output_bytes_max as usize + self.setup.frame_bytes_max as usize;
+            if output.len() > bound + 1024 {
+                let detail = format!(
+                    "{} bytes are queued towards client {}; {bound} are allowed",
+                    output.len(),
+                    self.conns[conn as usize].node - 1
+                );
+                self.violate(Property::Memory, detail);
+                return;
+            }
+            if output.is_empty() {
+                break;
+            }
+            // The borrow checker wants the bytes out of the broker's hands.
+            let mut bytes = std::mem::take(&mut self.broker_scratch);
+            bytes.clear();
+            bytes.extend_from_slice(output);
+            let taken = self.write(conn, Way::ToClient, &bytes);
+            let state = &mut self.conns[conn as usize];
+            let verdict = self
+                .ledger
+                .said(now.as_nanos(), &mut state.tap, &bytes[..taken]);
+            self.broker_scratch = bytes;
+            self.judge(verdict);
+            let Some(broker) = &mut self.broker.broker else {
+                return;
+            };
+            broker.consume_output(now, id, taken);
+            self.look();
+            if taken == 0 {
+                break;
+            }
+        }
+        let Some(broker) = &mut self.broker.broker else {
+            return;
+        };
+        if broker.is_closing(id) {
+            let flushed = broker.output(id).is_empty();
+            if flushed {
+                self.conns[conn as usize].broker_end = End::Closed;
+                broker.handle_disconnect(now, id);
+                self.broker.conns.retain(|(other, _)| *other != id);
+                self.write_end(conn, Way::ToClient);
+            }
+        } else if broker.wants_input(id) {
+            let pipe = &mut self.conns[conn as usize].to_broker;
+            if std::mem::take(&mut pipe.refused) {
+                let way = Way::ToBroker;
+                self.world
+                    .schedule(self.world.now_ns, Event::Deliver { conn, way });
+            }
+        }
+    }
+
+    /// Connections that the broker has taken a session from, by itself.
+    fn note_given_up(&mut self, now_ns: u64) {
+        let Some(broker) = &self.broker.broker else {
+            return;
+        };
+        for (id, conn) in &self.broker.conns {
+            let state = &mut self.conns[*conn as usize];
+            let Some(session) = Ledger::session(&state.tap) else {
+                continue;
+            };
+            if broker.session(*id).is_some() {
+                continue;
+            }
+            let bound = |other: &(ConnectionId, u32)| {
+                broker.session(other.0).map(lmx_core::SessionId::as_u64) == Some(session)
+            };
+            if self.broker.conns.iter().any(bound) {
+                sometimes!(self.marks, TakenOver);
+                Ledger::taken_over(&mut state.tap);
+            } else {
+                sometimes!(self.marks, GivenUp);
+                self.ledger.connection_lost(now_ns, &mut state.tap);
+                if !matches!(
+                    self.setup.clients.get(usize::from(state.node) - 1),
+                    Some(super::ClientSetup::Native { window_ns: 1.. })
+                ) {
+                    self.holds.forget(state.node);
+                }
+            }
+        }
+    }
+
+    /// What is left at the end, if anything is.
+    pub(super) fn broker_left(&mut self) -> Option<String> {
+        let now = self.now(BROKER);
+        let broker = self.broker.broker.as_ref()?;
+        broker.table().check();
+        let counts = broker.table().counts();
+        let status = broker.status(now);
+        let nothing = counts.sessions == 0
+            && counts.keys == 0
+            && counts.held == 0
+            && counts.waiting == 0
+            && status.connections == 0;
+        (!nothing).then(|| {
+            format!(
+                "everybody left, and there are still {} connections, {} sessions, {} keys, {} held, {} waiting",
+                status.connections, counts.sessions, counts.keys, counts.held, counts.waiting
+            )
+        })
+    }
+
+    /// For traces: what the broker holds of each key.
+    fn record_pages(&mut self) {
+        if !self.recorder.is_on() {
+            return;
+        }
+        for key in 0..self.setup.keys {
+            let (holders, waiters) = self.ledger.page(key);
+            let ops: Vec<u32> = holders.iter().map(|holder| holder.id as u32).collect();
+            let page = (ops, waiters);
+            let place = key as usize;
+            if self.pages.len() <= place {
+                self.pages.resize(place + 1, (Vec::new(), 0));
+            }
+            if self.pages[place] == page {
+                continue;
+            }
+            let (before, waited) = std::mem::replace(&mut self.pages[place], page.clone());
+            for op in before.iter().filter(|op| !page.0.contains(op)) {
+                self.note(BROKER, Kind::Ungrant, Some(*op), Some(key), String::new);
+            }
+            for op in page.0.iter().filter(|op| !before.contains(op)) {
+                self.note(BROKER, Kind::Grant, Some(*op), Some(key), String::new);
+            }
+            if waited != page.1 {
+                self.note(BROKER, Kind::Queue, None, Some(key), || {
+                    format!("{} wait", page.1)
+                });
+            }
+            sometimes!(self.marks, LongQueue, page.1 >= 5);
+        }
+    }
+}
+
+/// The key's bytes as requests name it.
+pub(super) fn key_bytes(key: u32) -> Box<[u8]> {
+    key_name(key).into()
+}
+
+/// The id of an operation's request.
+pub(super) fn request_id(plan: &Plan, op: u32) -> lmx_core::RequestId {
+    let bits = crate::rng::Draws::new(plan.seed)
+        .of(0x7575_6964)
+        .bits(u64::from(op));
+    lmx_core::RequestId::from_u128(crate::oracle::ledger::request_id(bits, op))
+}

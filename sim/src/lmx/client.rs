@@ -1,0 +1,475 @@
+//! A native client's node: the core's `Client`, and a user who does what the plan says.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use lmx_core::client::{Client, ClientConfig, ClientEvent, LockRequest, Loss, Query, Refusal};
+use lmx_core::table::{AcquireError, Conversion as CoreConversion};
+
+use super::broker::{key_bytes, request_id};
+use super::driver::{Act, BROKER, ClientNode, Driver, State};
+use super::net::{End, Way};
+use super::{ClientSetup, Question};
+use crate::marks::sometimes;
+use crate::plan::fault::NodeId;
+use crate::plan::{Conversion, Lock, Mode, Wait};
+use crate::trace::Kind;
+use crate::world::Stage;
+
+/// A native client.
+#[derive(Debug)]
+pub(super) struct Native {
+    client: Client,
+    conn: Option<u32>,
+    /// Operations that its user believes to hold.
+    holding: Vec<u32>,
+}
+
+impl<'p> Driver<'p> {
+    pub(super) fn new_native(&self, id: u16, window_ns: u64) -> Native {
+        let node = id + 1;
+        let life = self.world.node(node).process.life();
+        let draws = self.world.draws.of(0x636c_6965).of(u64::from(node));
+        let config = ClientConfig {
+            resume_window: Duration::from_nanos(window_ns),
+            name: format!("client {id}"),
+            drift_ppm_max: self.setup.drift_ppm_max,
+            seed: draws.bits(u64::from(life)),
+            frame_bytes_max: 1 << 20,
+            ..ClientConfig::default()
+        };
+        Native {
+            client: Client::new(self.now(node), config),
+            conn: None,
+            holding: Vec::new(),
+        }
+    }
+
+    fn native(&mut self, node: NodeId) -> Option<&mut Native> {
+        match self.client(node) {
+            ClientNode::Native(native) => Some(native),
+            _ => None,
+        }
+    }
+
+    pub(super) fn has_window(&self, node: NodeId) -> bool {
+        match self.setup.clients.get(usize::from(node) - 1) {
+            Some(ClientSetup::Native { window_ns }) => *window_ns > 0,
+            Some(_) => false,
+            None => true,
+        }
+    }
+
+    // What its user does.
+
+    pub(super) fn native_acquire(&mut self, node: NodeId, op: u32, lock: &Lock) {
+        let id = request_id(self.plan, op);
+        let now = self.now(node);
+        let request = LockRequest {
+            wants: lock
+                .wants
+                .iter()
+                .map(|want| (key_bytes(want.key), core_mode(want.mode)))
+                .collect(),
+            lease: (lock.lease_ns > 0).then(|| Duration::from_nanos(lock.lease_ns)),
+            renew: lock.renew,
+            wait: match lock.wait {
+                Wait::Forever => lmx_core::Wait::Forever,
+                Wait::For(ns) => lmx_core::Wait::For(Duration::from_nanos(ns)),
+                Wait::No => lmx_core::Wait::No,
+            },
+            keep: lock.keep,
+            notify_contended: lock.contended,
+            label: format!("#{op}").into_bytes().into(),
+            owner: NonZeroU32::new(lock.owner),
+            lock_delay: Duration::from_nanos(lock.lock_delay_ns),
+            ..LockRequest::new(id, b"")
+        };
+        if let Some(native) = self.native(node) {
+            let acquired = native.client.acquire(now, request);
+            debug_assert!(acquired.is_ok(), "operations have ids of their own");
+        }
+        self.after_native(node);
+    }
+
+    pub(super) fn native_act(&mut self, node: NodeId, op: u32, act: Act) {
+        let now = self.now(node);
+        let id = request_id(self.plan, op);
+        let ticket = self.tickets[op as usize];
+        let lock = self.lock(ticket);
+        match act {
+            Act::HoldEnds if ticket.state == State::Holding => {
+                self.user_writes(op);
+                self.user_leaves(
+                    op,
+                    if lock.abandon {
+                        "abandoned"
+                    } else {
+                        "released"
+                    },
+                );
+                self.tickets[op as usize].state = State::Ending;
+                let native = self.native(node).expect("it is this node's");
+                native.holding.retain(|other| *other != op);
+                if !lock.abandon {
+                    native.client.release(now, id);
+                    self.world.trigger(Stage::Released, op);
+                }
+            }
+            Act::Cancel if matches!(ticket.state, State::Waiting | State::Holding) => {
+                sometimes!(self.marks, CancelledHolding, ticket.state == State::Holding);
+                sometimes!(self.marks, CancelledWaiting, ticket.state == State::Waiting);
+                if ticket.state == State::Holding {
+                    self.user_leaves(op, "cancelled");
+                }
+                self.tickets[op as usize].state = State::Ending;
+                let native = self.native(node).expect("it is this node's");
+                native.holding.retain(|other| *other != op);
+                native.client.cancel(now, id);
+            }
+            Act::Convert if ticket.state == State::Holding => {
+                let Some(to) = lock.convert else { return };
+                if to == Conversion::Downgrade {
+                    // From here on the user only reads.
+                    let true_ns = self.world.now_ns;
+                    let key = lock.wants[0].key;
+                    self.holds
+                        .change(true_ns, key, op, |hold| hold.mode = Mode::Shared);
+                }
+                let native = self.native(node).expect("it is this node's");
+                native.client.convert(
+                    now,
+                    id,
+                    match to {
+                        Conversion::Downgrade => CoreConversion::Downgrade,
+                        Conversion::Upgrade => CoreConversion::Upgrade,
+                    },
+                );
+            }
+            _ => return,
+        }
+        self.after_native(node);
+    }
+
+    pub(super) fn ask_question(&mut self, node: NodeId, question: Question) {
+        let now = self.now(node);
+        if let Some(native) = self.native(node) {
+            native.client.query(
+                now,
+                match question {
+                    Question::List => Query::List { start: 0 },
+                    Question::Inspect(key) => Query::Inspect {
+                        key: key_bytes(key),
+                        skip: 0,
+                    },
+                    Question::Status => Query::Status,
+                },
+            );
+            self.after_native(node);
+        }
+    }
+
+    pub(super) fn force_key(&mut self, node: NodeId, key: u32) {
+        let now = self.now(node);
+        if let Some(native) = self.native(node) {
+            let key = key_bytes(key);
+            native.client.query(now, Query::ForceReleaseKey { key });
+            // From here on nobody's belief in this key counts: that is what force means.
+            self.after_native(node);
+        }
+    }
+
+    pub(super) fn reopen(&mut self, node: NodeId) {
+        let now = self.now(node);
+        if let Some(native) = self.native(node) {
+            native.client.close(now);
+            self.after_native(node);
+        }
+    }
+
+    pub(super) fn close_client(&mut self, node: NodeId) {
+        let now = self.now(node);
+        match self.client(node) {
+            ClientNode::Native(native) => {
+                native.client.close(now);
+                self.after_native(node);
+            }
+            ClientNode::Dialect(_) | ClientNode::Hostile(_) => self.hang_up(node),
+        }
+    }
+
+    // What the transport does.
+
+    pub(super) fn client_connected(&mut self, conn: u32) {
+        let node = self.conns[conn as usize].node;
+        let now = self.now(node);
+        match self.client(node) {
+            ClientNode::Native(native) if native.conn == Some(conn) => {
+                native.client.handle_connected(now);
+            }
+            ClientNode::Native(_) => {}
+            ClientNode::Dialect(_) => self.dialect_connected(conn),
+            ClientNode::Hostile(_) => self.hostile_connected(conn),
+        }
+        self.after_client(node);
+    }
+
+    pub(super) fn client_disconnected(&mut self, conn: u32) {
+        let node = self.conns[conn as usize].node;
+        let now = self.now(node);
+        match self.client(node) {
+            ClientNode::Native(native) if native.conn == Some(conn) => {
+                native.conn = None;
+                native.client.handle_disconnected(now);
+            }
+            ClientNode::Native(_) => {}
+            ClientNode::Dialect(_) => self.dialect_disconnected(conn),
+            ClientNode::Hostile(_) => self.hostile_disconnected(conn),
+        }
+        self.after_client(node);
+    }
+
+    pub(super) fn client_input(&mut self, conn: u32, count: usize) {
+        let node = self.conns[conn as usize].node;
+        let now = self.now(node);
+        if matches!(self.client(node), ClientNode::Dialect(_)) {
+            self.dialect_input(conn, count);
+            return;
+        }
+        let Self { clients, conns, .. } = self;
+        let pipe = &mut conns[conn as usize].to_client;
+        if let ClientNode::Native(native) = &mut clients[usize::from(node) - 1]
+            && native.conn == Some(conn)
+        {
+            native.client.handle_input(now, pipe.peek(count));
+        }
+        pipe.pop(count);
+        self.after_client(node);
+    }
+
+    pub(super) fn client_timeout(&mut self, node: NodeId) {
+        let now = self.now(node);
+        if let Some(native) = self.native(node) {
+            native.client.handle_timeout(now);
+            self.after_native(node);
+        }
+    }
+
+    pub(super) fn arm_now(&mut self, node: NodeId) {
+        if node == BROKER {
+            self.after_broker_if_running();
+        } else {
+            self.after_client(node);
+        }
+    }
+
+    /// A client was called, or there is room in its pipe: see what it wants.
+    pub(super) fn after_client(&mut self, node: NodeId) {
+        let process = &self.world.node(node).process;
+        if process.is_dead() || process.paused_until(self.world.now_ns).is_some() {
+            return;
+        }
+        match self.client(node) {
+            ClientNode::Native(_) => self.after_native(node),
+            ClientNode::Dialect(_) => self.after_dialect(node),
+            ClientNode::Hostile(_) => self.after_hostile(node),
+        }
+    }
+
+    pub(super) fn after_native(&mut self, node: NodeId) {
+        let now = self.now(node);
+        loop {
+            let Some(native) = self.native(node) else {
+                return;
+            };
+            if let Some(conn) = native.conn {
+                let closing = native.client.is_closing();
+                if !native.client.output().is_empty() {
+                    self.native_write(node, conn);
+                }
+                if closing {
+                    self.native_close(node, conn);
+                    continue;
+                }
+            } else if native.client.wants_connection(now) {
+                let conn = self.connect(node);
+                self.native(node).expect("it is native").conn = Some(conn);
+            }
+            let native = self.native(node).expect("it is native");
+            let Some(event) = native.client.poll_event() else {
+                break;
+            };
+            self.told(node, event);
+            if self.violation.is_some() {
+                return;
+            }
+        }
+        self.refresh(node);
+        let at = self
+            .native(node)
+            .and_then(|native| native.client.poll_timeout());
+        self.arm(node, at);
+    }
+
+    fn native_write(&mut self, node: NodeId, conn: u32) {
+        if self.conns[conn as usize].client_end != End::Open {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.client_scratch);
+        bytes.clear();
+        let native = self.native(node).expect("it is native");
+        bytes.extend_from_slice(native.client.output());
+        let taken = self.write(conn, Way::ToBroker, &bytes);
+        self.client_scratch = bytes;
+        let native = self.native(node).expect("it is native");
+        native.client.consume_output(taken);
+    }
+
+    fn native_close(&mut self, node: NodeId, conn: u32) {
+        let now = self.now(node);
+        let end = std::mem::replace(&mut self.conns[conn as usize].client_end, End::Closed);
+        if end == End::Open {
+            self.write_end(conn, Way::ToBroker);
+        }
+        let native = self.native(node).expect("it is native");
+        native.conn = None;
+        native.client.handle_disconnected(now);
+    }
+
+    /// What the user may believe changes with every pong and renewal.
+    fn refresh(&mut self, node: NodeId) {
+        let now = self.now(node);
+        let true_ns = self.world.now_ns;
+        let count = self.native(node).map_or(0, |native| native.holding.len());
+        for place in 0..count {
+            let plan = self.plan;
+            let native = self.native(node).expect("it is native");
+            let op = native.holding[place];
+            let good_until = match native.client.held(now, request_id(plan, op)) {
+                Some(held) => held.good_until.map(lmx_core::Instant::as_nanos),
+                None => Some(0),
+            };
+            let clock = &self.world.nodes[usize::from(node)].clock;
+            let until_ns = good_until.map_or(u64::MAX, |local| {
+                clock.true_ns(true_ns, local).unwrap_or(u64::MAX)
+            });
+            let lock = self.lock(self.tickets[op as usize]);
+            for want in &lock.wants {
+                if !self.is_judged(want.key) {
+                    continue;
+                }
+                let clash = self
+                    .holds
+                    .extend(true_ns, want.key, op, good_until, until_ns);
+                if let Some(other) = clash {
+                    self.overlap(op, want.key, other.op);
+                }
+            }
+        }
+    }
+
+    // What its user is told.
+
+    fn told(&mut self, node: NodeId, event: ClientEvent) {
+        match event {
+            ClientEvent::Granted { id, held } => {
+                let op = id.as_u128() as u32;
+                let token = held.token.as_u64();
+                let good_until_ns = held.good_until.map(lmx_core::Instant::as_nanos);
+                match self.tickets[op as usize].state {
+                    State::Waiting => {
+                        self.native(node).expect("it is native").holding.push(op);
+                        self.user_holds(op, token, good_until_ns);
+                    }
+                    State::Holding => self.upgraded(op),
+                    // Withdrawn meanwhile; the client gives it back by itself.
+                    _ => sometimes!(self.marks, GrantCrossedCancel),
+                }
+            }
+            ClientEvent::Queued { id, ahead } => {
+                let op = id.as_u128() as u32;
+                self.note_op(node, Kind::Told, op, || format!("queued behind {ahead}"));
+            }
+            ClientEvent::Refused { id, why } => {
+                let op = id.as_u128() as u32;
+                sometimes!(self.marks, TimedOut, why == Refusal::TimedOut);
+                sometimes!(self.marks, Busy, matches!(why, Refusal::Busy { .. }));
+                let deadlock = why == Refusal::Refused(AcquireError::Deadlock);
+                sometimes!(self.marks, DeadlockRefused, deadlock);
+                self.note_op(node, Kind::Told, op, || format!("refused: {}", brief(&why)));
+                self.close(op);
+            }
+            ClientEvent::Lost { id, why } => {
+                let op = id.as_u128() as u32;
+                sometimes!(self.marks, Expired, why == Loss::Expired);
+                sometimes!(self.marks, Unconfirmed, why == Loss::Unconfirmed);
+                sometimes!(self.marks, Revoked, why == Loss::Revoked);
+                sometimes!(self.marks, SessionLost, why == Loss::SessionLost);
+                if self.tickets[op as usize].state == State::Holding {
+                    self.user_writes(op);
+                    self.user_leaves(op, "lost");
+                }
+                if let Some(native) = self.native(node) {
+                    native.holding.retain(|other| *other != op);
+                }
+                self.note_op(node, Kind::Told, op, || format!("lost: {why}"));
+                self.close(op);
+            }
+            ClientEvent::Released { id, result } => {
+                let op = id.as_u128() as u32;
+                self.note_op(node, Kind::Told, op, || format!("released: {result:?}"));
+                self.close(op);
+            }
+            ClientEvent::Cancelled { id } => {
+                let op = id.as_u128() as u32;
+                self.note_op(node, Kind::Told, op, || "cancelled".to_owned());
+                self.close(op);
+            }
+            ClientEvent::Converted { id, result } => {
+                let op = id.as_u128() as u32;
+                self.note_op(node, Kind::Told, op, || format!("converted: {result:?}"));
+                sometimes!(self.marks, Downgraded, result.is_ok());
+            }
+            ClientEvent::Failed { .. } => {
+                self.note(node, Kind::Told, None, None, || format!("{event:?}"));
+                let now = self.now(node);
+                if let Some(native) = self.native(node) {
+                    native.client.reconnect(now);
+                }
+            }
+            other => {
+                let contended = matches!(other, ClientEvent::Contended { .. });
+                sometimes!(self.marks, Contended, contended);
+                self.note(node, Kind::Told, None, None, || format!("{other:?}"));
+            }
+        }
+    }
+
+    fn upgraded(&mut self, op: u32) {
+        sometimes!(self.marks, Upgraded);
+        let true_ns = self.world.now_ns;
+        let lock = self.lock(self.tickets[op as usize]);
+        let key = lock.wants[0].key;
+        let clash = self
+            .holds
+            .change(true_ns, key, op, |hold| hold.mode = Mode::Exclusive);
+        if let Some(other) = clash {
+            self.overlap(op, key, other.op);
+        }
+    }
+}
+
+fn brief(why: &Refusal) -> String {
+    match why {
+        Refusal::Busy { holders, .. } => format!("busy, {} hold it", holders.len()),
+        other => format!("{other:?}"),
+    }
+}
+
+fn core_mode(mode: Mode) -> lmx_core::Mode {
+    match mode {
+        Mode::Exclusive => lmx_core::Mode::Exclusive,
+        Mode::Shared => lmx_core::Mode::Shared,
+        Mode::Semaphore { capacity, permits } => lmx_core::Mode::Semaphore { capacity, permits },
+    }
+}

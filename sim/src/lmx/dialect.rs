@@ -1,0 +1,218 @@
+//! A live-mutex client, scripted: lines of JSON, no retries, one connection.
+
+use super::broker::request_id;
+use super::driver::{Act, ClientNode, Driver, State};
+use super::net::{End, Way};
+use crate::marks::sometimes;
+use crate::plan::fault::NodeId;
+use crate::plan::{Lock, MS, Mode};
+use crate::trace::Kind;
+use crate::world::Stage;
+
+/// A live-mutex client.
+#[derive(Debug, Default)]
+pub(super) struct Dialect {
+    conn: Option<u32>,
+    connected: bool,
+    /// What is yet to be written.
+    output: Vec<u8>,
+    /// A line that has begun to arrive.
+    input: Vec<u8>,
+    asks: Vec<Ask>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ask {
+    op: u32,
+    uuid: u128,
+    sent_ns: u64,
+}
+
+impl Driver<'_> {
+    fn dialect(&mut self, node: NodeId) -> Option<&mut Dialect> {
+        match self.client(node) {
+            ClientNode::Dialect(dialect) => Some(dialect),
+            _ => None,
+        }
+    }
+
+    pub(super) fn dialect_acquire(&mut self, node: NodeId, op: u32, lock: &Lock) {
+        let uuid = request_id(self.plan, op);
+        let key = lock.wants[0].key;
+        let ttl = if lock.lease_ns == 0 {
+            "null".to_owned()
+        } else {
+            (lock.lease_ns / MS).to_string()
+        };
+        let max = match lock.wants[0].mode {
+            Mode::Semaphore { capacity, .. } => format!(",\"max\":{capacity}"),
+            _ => String::new(),
+        };
+        let line = format!(
+            "{{\"type\":\"lock\",\"uuid\":\"{uuid}\",\"key\":\"k{key}\",\"ttl\":{ttl},\"pid\":7,\
+             \"keepLocksAfterDeath\":false,\"retryCount\":0{max}}}\n"
+        );
+        let sent_ns = self.now(node).as_nanos();
+        let Some(dialect) = self.dialect(node) else {
+            return;
+        };
+        dialect.output.extend_from_slice(line.as_bytes());
+        dialect.asks.push(Ask {
+            op,
+            uuid: uuid.as_u128(),
+            sent_ns,
+        });
+        if dialect.conn.is_none() {
+            let conn = self.connect(node);
+            self.dialect(node).expect("it is one").conn = Some(conn);
+        }
+        self.after_dialect(node);
+    }
+
+    pub(super) fn dialect_act(&mut self, node: NodeId, op: u32, act: Act) {
+        if act == Act::Convert {
+            return;
+        }
+        let ticket = self.tickets[op as usize];
+        let holding = ticket.state == State::Holding;
+        if !holding {
+            // Withdrawing is the end of its patience; the broker is told.
+            if act == Act::HoldEnds {
+                return;
+            }
+        }
+        let key = self.lock(ticket).wants[0].key;
+        let uuid = request_id(self.plan, op);
+        let fresh = request_id(self.plan, op | 1 << 31);
+        let line = if holding {
+            self.user_writes(op);
+            self.user_leaves(op, "released");
+            format!(
+                "{{\"type\":\"unlock\",\"uuid\":\"{fresh}\",\"_uuid\":\"{uuid}\",\"key\":\"k{key}\",\"force\":false}}\n"
+            )
+        } else {
+            format!("{{\"type\":\"lock-client-timeout\",\"uuid\":\"{uuid}\",\"key\":\"k{key}\"}}\n")
+        };
+        self.world.trigger(Stage::Released, op);
+        if let Some(dialect) = self.dialect(node) {
+            dialect.output.extend_from_slice(line.as_bytes());
+            dialect.asks.retain(|ask| ask.op != op);
+        }
+        // It does not wait for the answer: neither do the others.
+        self.close(op);
+        self.after_dialect(node);
+    }
+
+    pub(super) fn dialect_connected(&mut self, conn: u32) {
+        let node = self.conns[conn as usize].node;
+        if let Some(dialect) = self.dialect(node)
+            && dialect.conn == Some(conn)
+        {
+            dialect.connected = true;
+        }
+    }
+
+    pub(super) fn dialect_disconnected(&mut self, conn: u32) {
+        let node = self.conns[conn as usize].node;
+        let Some(dialect) = self.dialect(node) else {
+            return;
+        };
+        if dialect.conn != Some(conn) {
+            return;
+        }
+        let lost = std::mem::take(dialect).asks;
+        for ask in lost {
+            if self.tickets[ask.op as usize].state == State::Holding {
+                self.user_leaves(ask.op, "connection lost");
+            }
+            self.close(ask.op);
+        }
+    }
+
+    pub(super) fn dialect_input(&mut self, conn: u32, count: usize) {
+        let node = self.conns[conn as usize].node;
+        let bytes = self.conns[conn as usize].to_client.peek(count).to_vec();
+        self.conns[conn as usize].to_client.pop(count);
+        let Some(dialect) = self.dialect(node) else {
+            return;
+        };
+        if dialect.conn != Some(conn) {
+            return;
+        }
+        dialect.input.extend_from_slice(&bytes);
+        while let Some(dialect) = self.dialect(node)
+            && let Some(end) = dialect.input.iter().position(|byte| *byte == b'\n')
+        {
+            let line: Vec<u8> = dialect.input.drain(..=end).collect();
+            self.dialect_line(node, &line);
+        }
+        self.after_dialect(node);
+    }
+
+    fn dialect_line(&mut self, node: NodeId, line: &[u8]) {
+        let Ok(reply) = serde_json::from_slice::<serde_json::Value>(line) else {
+            let detail = format!("a line is no JSON: {}", String::from_utf8_lossy(line));
+            self.violate(crate::Property::Answer, detail);
+            return;
+        };
+        self.note(node, Kind::Told, None, None, || reply.to_string());
+        let granted = reply["type"] == "lock" && reply["acquired"] == true;
+        let Some(dialect) = self.dialect(node).filter(|_| granted) else {
+            return;
+        };
+        let uuid = reply["uuid"].as_str().unwrap_or_default().replace('-', "");
+        let uuid = u128::from_str_radix(&uuid, 16).unwrap_or_default();
+        let Some(ask) = dialect.asks.iter().copied().find(|ask| ask.uuid == uuid) else {
+            return;
+        };
+        if self.tickets[ask.op as usize].state != State::Waiting {
+            return;
+        }
+        sometimes!(self.marks, DialectGranted);
+        let key = self.lock(self.tickets[ask.op as usize]).wants[0].key;
+        let received = format!(
+            "{{\"type\":\"lock-received\",\"uuid\":\"{}\",\"key\":\"k{key}\"}}\n",
+            request_id(self.plan, ask.op)
+        );
+        let dialect = self.dialect(node).expect("it is one");
+        dialect.output.extend_from_slice(received.as_bytes());
+        let token = reply["fencingToken"].as_u64().unwrap_or(0);
+        let lease_ns = self.lock(self.tickets[ask.op as usize]).lease_ns;
+        // A careful user counts from when it asked.
+        let margin_ns = lease_ns / 1_000_000 * u64::from(self.setup.drift_ppm_max);
+        let good_until_ns = (lease_ns > 0).then(|| ask.sent_ns + lease_ns - margin_ns);
+        self.user_holds(ask.op, token, good_until_ns);
+    }
+
+    pub(super) fn after_dialect(&mut self, node: NodeId) {
+        let Some(dialect) = self.dialect(node) else {
+            return;
+        };
+        let (Some(conn), true) = (dialect.conn, dialect.connected) else {
+            return;
+        };
+        if dialect.output.is_empty() {
+            return;
+        }
+        let bytes = std::mem::take(&mut dialect.output);
+        let taken = self.write(conn, Way::ToBroker, &bytes);
+        let dialect = self.dialect(node).expect("it is one");
+        dialect.output = bytes;
+        dialect.output.drain(..taken);
+    }
+
+    /// The process leaves: its kernel closes the connection.
+    pub(super) fn hang_up(&mut self, node: NodeId) {
+        let conns = match self.client(node) {
+            ClientNode::Dialect(dialect) => dialect.conn.take().into_iter().collect(),
+            ClientNode::Hostile(hostile) => hostile.take_conns(),
+            ClientNode::Native(_) => Vec::new(),
+        };
+        for conn in conns {
+            let end = std::mem::replace(&mut self.conns[conn as usize].client_end, End::Closed);
+            if end == End::Open {
+                self.write_end(conn, Way::ToBroker);
+            }
+        }
+    }
+}

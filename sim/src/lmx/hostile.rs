@@ -1,0 +1,267 @@
+//! One that does what no decent client does: each time over a connection of its own.
+
+use std::time::Duration;
+
+use lmx_core::wire::{AcquireFields, Command, Hello, MAGIC, Request, SeqBuf, WantFields, frame};
+use lmx_core::{Mode, RequestId, Wait};
+use serde::{Deserialize, Serialize};
+
+use super::broker::{key_bytes, request_id};
+use super::driver::{ClientNode, Driver};
+use super::net::Way;
+use crate::marks::sometimes;
+use crate::plan::fault::NodeId;
+use crate::trace::Kind;
+
+/// What somebody hostile does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hostile {
+    /// Sends so many random bytes.
+    Garbage(u32),
+    /// Begins as the native protocol does, and goes on with so many random bytes.
+    NativeGarbage(u32),
+    /// Begins a frame and never ends it.
+    Truncated,
+    /// Announces a frame longer than is allowed.
+    Oversized,
+    /// Sends nothing at all.
+    Silent,
+    /// Sends a line that is no JSON, and one that never ends.
+    BadLine,
+    /// Commands before the handshake.
+    OutOfOrder,
+    /// Releases, renews and cancels another's request.
+    Meddle {
+        /// Whose request.
+        op: u32,
+    },
+    /// Asks for a key under the id of another's request.
+    StealId {
+        /// Whose request.
+        op: u32,
+    },
+    /// Releases and cancels one request many times over.
+    Twice,
+    /// Asks for many keys that nobody else wants.
+    FloodKeys(u32),
+    /// Asks for one key many times.
+    FloodQueue {
+        /// Which key.
+        key: u32,
+        /// How often.
+        count: u32,
+    },
+    /// Asks many questions and reads no answer.
+    NeverReads(u32),
+}
+
+/// Its connections, and what is still to be written to each.
+#[derive(Debug, Default)]
+pub(super) struct HostileNode {
+    conns: Vec<Line>,
+}
+
+#[derive(Debug)]
+struct Line {
+    conn: u32,
+    connected: bool,
+    output: Vec<u8>,
+}
+
+impl HostileNode {
+    pub(super) fn take_conns(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.conns)
+            .iter()
+            .map(|line| line.conn)
+            .collect()
+    }
+}
+
+impl Driver<'_> {
+    pub(super) fn be_hostile(&mut self, node: NodeId, op: u32, what: Hostile) {
+        self.note(node, Kind::Ask, Some(op), None, || format!("{what:?}"));
+        let output = self.hostile_bytes(op, what);
+        if !matches!(self.client(node), ClientNode::Hostile(_)) {
+            return;
+        }
+        let conn = self.connect(node);
+        if let ClientNode::Hostile(hostile) = self.client(node) {
+            hostile.conns.push(Line {
+                conn,
+                connected: false,
+                output,
+            });
+        }
+    }
+
+    pub(super) fn hostile_connected(&mut self, conn: u32) {
+        let node = self.conns[conn as usize].node;
+        if let ClientNode::Hostile(hostile) = self.client(node)
+            && let Some(line) = hostile.conns.iter_mut().find(|line| line.conn == conn)
+        {
+            line.connected = true;
+        }
+    }
+
+    pub(super) fn hostile_disconnected(&mut self, conn: u32) {
+        let node = self.conns[conn as usize].node;
+        sometimes!(self.marks, HostileAnswered);
+        if let ClientNode::Hostile(hostile) = self.client(node) {
+            hostile.conns.retain(|line| line.conn != conn);
+        }
+    }
+
+    pub(super) fn after_hostile(&mut self, node: NodeId) {
+        let ClientNode::Hostile(hostile) = self.client(node) else {
+            return;
+        };
+        for place in 0..hostile.conns.len() {
+            let ClientNode::Hostile(hostile) = self.client(node) else {
+                return;
+            };
+            let line = &mut hostile.conns[place];
+            if !line.connected || line.output.is_empty() {
+                continue;
+            }
+            let (conn, bytes) = (line.conn, std::mem::take(&mut line.output));
+            let taken = self.write(conn, Way::ToBroker, &bytes);
+            if let ClientNode::Hostile(hostile) = self.client(node) {
+                hostile.conns[place].output = bytes;
+                hostile.conns[place].output.drain(..taken);
+            }
+        }
+    }
+
+    fn hostile_bytes(&self, op: u32, what: Hostile) -> Vec<u8> {
+        let draws = self.world.draws.of(0x6576_696c).of(u64::from(op));
+        let garbage = |count: u32| (0..u64::from(count)).map(|n| draws.bits(n) as u8);
+        let mut bytes = Vec::new();
+        let mut session = Session::default();
+        match what {
+            Hostile::Garbage(count) => bytes.extend(garbage(count)),
+            Hostile::NativeGarbage(count) => {
+                bytes.extend_from_slice(&MAGIC);
+                session.hello(&mut bytes);
+                bytes.extend(garbage(count));
+            }
+            Hostile::Truncated => {
+                bytes.extend_from_slice(&MAGIC);
+                session.hello(&mut bytes);
+                bytes.extend_from_slice(&[200, 0, 0, 0, 1, 2, 3]);
+            }
+            Hostile::Oversized => {
+                bytes.extend_from_slice(&MAGIC);
+                bytes.extend_from_slice(&u32::MAX.to_le_bytes());
+            }
+            Hostile::Silent => {}
+            Hostile::BadLine => {
+                bytes.extend_from_slice(b"this is no JSON\n{\"type\":\"lock\",");
+            }
+            Hostile::OutOfOrder => {
+                bytes.extend_from_slice(&MAGIC);
+                session.send(&mut bytes, Command::Ping);
+            }
+            Hostile::Meddle { op } => {
+                let id = request_id(self.plan, op);
+                bytes.extend_from_slice(&MAGIC);
+                session.hello(&mut bytes);
+                session.send(&mut bytes, Command::Release { id });
+                session.send(&mut bytes, Command::Renew { id, lease: None });
+                session.send(&mut bytes, Command::Cancel { id });
+            }
+            Hostile::StealId { op } => {
+                bytes.extend_from_slice(&MAGIC);
+                session.hello(&mut bytes);
+                session.acquire(&mut bytes, request_id(self.plan, op), 0);
+            }
+            Hostile::Twice => {
+                let id = request_id(self.plan, op);
+                bytes.extend_from_slice(&MAGIC);
+                session.hello(&mut bytes);
+                session.acquire(&mut bytes, id, 0);
+                for _ in 0..3 {
+                    session.send(&mut bytes, Command::Cancel { id });
+                    session.send(&mut bytes, Command::Release { id });
+                }
+            }
+            Hostile::FloodKeys(count) => {
+                bytes.extend_from_slice(&MAGIC);
+                session.hello(&mut bytes);
+                for n in 0..count {
+                    let id = RequestId::from_u128(
+                        u128::from(draws.bits(u64::from(n))) << 64 | u128::from(u32::MAX),
+                    );
+                    session.acquire(&mut bytes, id, 1_000_000 + n);
+                }
+            }
+            Hostile::FloodQueue { key, count } => {
+                bytes.extend_from_slice(&MAGIC);
+                session.hello(&mut bytes);
+                for n in 0..count {
+                    let id = RequestId::from_u128(
+                        u128::from(draws.bits(u64::from(n))) << 64 | u128::from(u32::MAX),
+                    );
+                    session.acquire(&mut bytes, id, key);
+                }
+            }
+            Hostile::NeverReads(count) => {
+                bytes.extend_from_slice(&MAGIC);
+                session.hello(&mut bytes);
+                for _ in 0..count {
+                    session.send(&mut bytes, Command::Status);
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// Numbers its commands.
+#[derive(Default)]
+struct Session {
+    tag: u32,
+}
+
+impl Session {
+    fn send(&mut self, bytes: &mut Vec<u8>, body: Command<'_>) {
+        self.tag += 1;
+        let request = Request {
+            tag: self.tag,
+            seen: 0,
+            body,
+        };
+        frame::append(&request, bytes);
+    }
+
+    fn hello(&mut self, bytes: &mut Vec<u8>) {
+        let hello = Hello {
+            auth: b"",
+            resume_window: Duration::ZERO,
+            resume: None,
+            name: "hostile",
+        };
+        self.send(bytes, Command::Hello(hello));
+    }
+
+    fn acquire(&mut self, bytes: &mut Vec<u8>, id: RequestId, key: u32) {
+        let mut buffer = [0; 64];
+        let mut wants = SeqBuf::new(&mut buffer);
+        let key = key_bytes(key);
+        wants.push(&WantFields {
+            key: &key,
+            mode: Mode::Exclusive,
+        });
+        let fields = AcquireFields {
+            id,
+            wants: wants.finish(),
+            lease: None,
+            wait: Wait::Forever,
+            keep: false,
+            notify_contended: false,
+            label: b"",
+            owner: None,
+            lock_delay: Duration::ZERO,
+        };
+        self.send(bytes, Command::Acquire(fields));
+    }
+}

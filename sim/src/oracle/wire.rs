@@ -1,0 +1,336 @@
+//! Reads the native protocol off the wire, with a decoder of its own: what the broker
+//! is asked and what it says is not taken from the code that is judged.
+
+use crate::plan::Mode;
+
+/// A command, as far as the oracle looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Hello {
+        window_ns: u64,
+    },
+    Acquire(Asked),
+    Reclaim(Asked, u64),
+    Release(u128),
+    Renew,
+    Cancel(u128),
+    ForceKey(Vec<u8>),
+    ForceRequest(u128),
+    Convert(u128),
+    Goodbye,
+    /// Changes nothing.
+    Question,
+}
+
+/// A request for keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) id: u128,
+    pub(crate) wants: Vec<(Vec<u8>, Mode)>,
+    pub(crate) lease_ns: Option<u64>,
+    pub(crate) wait_ns: Option<u64>,
+    pub(crate) keep: bool,
+    pub(crate) lock_delay_ns: u64,
+}
+
+/// A reply, as far as the oracle looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    Welcome {
+        session: u64,
+        window_ns: u64,
+        resumed: bool,
+    },
+    Granted {
+        id: u128,
+        token: u64,
+    },
+    Released(u128),
+    Cancelled(u128),
+    Fault {
+        taken_over: bool,
+    },
+    Other,
+}
+
+/// Cuts a stream into the bodies of frames.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    /// Bytes of the magic that are still to come.
+    magic_left: u8,
+    /// Native at all: the first byte said so.
+    native: bool,
+    /// Nothing that follows can be read.
+    broken: bool,
+    partial: Vec<u8>,
+    bytes_max: usize,
+}
+
+impl Frames {
+    pub(crate) const fn new(magic: bool, bytes_max: u32) -> Self {
+        Self {
+            magic_left: if magic { 4 } else { 0 },
+            native: true,
+            broken: false,
+            partial: Vec::new(),
+            bytes_max: bytes_max as usize,
+        }
+    }
+
+    pub(crate) const fn is_native(&self) -> bool {
+        self.native && !self.broken
+    }
+
+    /// Whether it began as the native protocol, even if it did not go on so.
+    pub(crate) const fn native_so_far(&self) -> bool {
+        self.native
+    }
+
+    /// Takes `bytes` in and shows each complete body.
+    pub(crate) fn feed(&mut self, mut bytes: &[u8], mut show: impl FnMut(&[u8]) -> bool) {
+        while self.magic_left > 0 && !self.broken {
+            let Some((&byte, rest)) = bytes.split_first() else {
+                return;
+            };
+            if byte != b"LMX\x01"[usize::from(4 - self.magic_left)] {
+                self.native = self.magic_left < 4;
+                self.broken = true;
+            }
+            self.magic_left -= 1;
+            bytes = rest;
+        }
+        if self.broken {
+            return;
+        }
+        if !self.partial.is_empty() {
+            self.partial.extend_from_slice(bytes);
+            let mut partial = std::mem::take(&mut self.partial);
+            let used = self.cut(&partial, &mut show);
+            partial.drain(..used);
+            self.partial = partial;
+            return;
+        }
+        let used = self.cut(bytes, &mut show);
+        if used < bytes.len() && !self.broken {
+            self.partial.extend_from_slice(&bytes[used..]);
+        }
+    }
+
+    fn cut(&mut self, bytes: &[u8], show: &mut impl FnMut(&[u8]) -> bool) -> usize {
+        let mut used = 0;
+        while let Some((length, rest)) = bytes[used..].split_first_chunk::<4>() {
+            let length = u32::from_le_bytes(*length) as usize;
+            if length == 0 || length > self.bytes_max {
+                self.broken = true;
+                return bytes.len();
+            }
+            let Some(body) = rest.get(..length) else {
+                break;
+            };
+            used += 4 + length;
+            if !show(body) {
+                self.broken = true;
+                return bytes.len();
+            }
+        }
+        used
+    }
+}
+
+/// A reader of postcard's encoding: little-endian base-128 numbers, lengths before bytes.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(byte)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn small(&mut self) -> Option<u32> {
+        u32::try_from(self.number()?).ok()
+    }
+
+    fn raw(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let count = self.number()?;
+        self.raw(usize::try_from(count).ok()?)
+    }
+
+    fn id(&mut self) -> Option<u128> {
+        Some(u128::from_be_bytes(self.bytes()?.try_into().ok()?))
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.byte()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        if self.flag()? {
+            read(self).map(Some)
+        } else {
+            Some(None)
+        }
+    }
+
+    fn duration_ns(&mut self) -> Option<u64> {
+        let (seconds, nanos) = (self.number()?, self.number()?);
+        Some(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+    }
+
+    fn mode(&mut self) -> Option<Mode> {
+        match self.number()? {
+            0 => Some(Mode::Exclusive),
+            1 => Some(Mode::Shared),
+            2 => Some(Mode::Semaphore {
+                capacity: self.small()?,
+                permits: self.small()?,
+            }),
+            _ => None,
+        }
+    }
+
+    fn asked(&mut self) -> Option<Asked> {
+        let id = self.id()?;
+        let mut wants = Vec::with_capacity(1);
+        let mut list = Reader(self.bytes()?);
+        while !list.0.is_empty() {
+            wants.push((list.bytes()?.to_vec(), list.mode()?));
+        }
+        let lease_ns = self.maybe(Self::duration_ns)?;
+        let wait_ns = match self.number()? {
+            0 => None,
+            1 => Some(self.duration_ns()?),
+            2 => Some(0),
+            _ => return None,
+        };
+        let keep = self.flag()?;
+        let _contended = self.flag()?;
+        let _label = self.bytes()?;
+        let _owner = self.maybe(Self::number)?;
+        let lock_delay_ns = self.duration_ns()?;
+        Some(Asked {
+            id,
+            wants,
+            lease_ns,
+            wait_ns,
+            keep,
+            lock_delay_ns,
+        })
+    }
+}
+
+/// A command and its tag. `None` if it is none.
+pub(crate) fn command(body: &[u8]) -> Option<(u32, Heard)> {
+    let mut reader = Reader(body);
+    let tag = reader.small()?;
+    let _seen = reader.small()?;
+    let heard = match reader.number()? {
+        0 => {
+            let _auth = reader.bytes()?;
+            let window_ns = reader.duration_ns()?;
+            Heard::Hello { window_ns }
+        }
+        1 => Heard::Acquire(reader.asked()?),
+        2 => Heard::Release(reader.id()?),
+        3 => {
+            let _id = reader.id()?;
+            let _lease = reader.maybe(Reader::duration_ns)?;
+            Heard::Renew
+        }
+        4 => Heard::Cancel(reader.id()?),
+        5 => Heard::ForceKey(reader.bytes()?.to_vec()),
+        6 => Heard::ForceRequest(reader.id()?),
+        7 => Heard::Convert(reader.id()?),
+        8 => {
+            let asked = reader.asked()?;
+            Heard::Reclaim(asked, reader.number()?)
+        }
+        9..=12 => Heard::Question,
+        13 => Heard::Goodbye,
+        _ => return None,
+    };
+    Some((tag, heard))
+}
+
+/// A reply's tag, the broker's time in it, and what it says. `None` if it is none.
+pub(crate) fn reply(body: &[u8]) -> Option<(u64, u32, Said)> {
+    let mut reader = Reader(body);
+    let now_ns = reader.number()?;
+    let tag = reader.small()?;
+    let said = match reader.number()? {
+        0 => {
+            let _incarnation = reader.number()?;
+            let session = reader.number()?;
+            let _secret = reader.raw(16)?;
+            let resumed = reader.number()? == 1;
+            let window_ns = reader.duration_ns()?;
+            Said::Welcome {
+                session,
+                window_ns,
+                resumed,
+            }
+        }
+        1 => Said::Granted {
+            id: reader.id()?,
+            token: reader.number()?,
+        },
+        5 => Said::Released(reader.id()?),
+        9 => Said::Cancelled(reader.id()?),
+        23 => Said::Fault {
+            taken_over: reader.number()? == 8,
+        },
+        2..=24 => Said::Other,
+        _ => return None,
+    };
+    Some((now_ns, tag, said))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_found_however_the_stream_is_cut() {
+        let stream = [b"LMX\x01".as_slice(), &[2, 0, 0, 0, 7, 8], &[1, 0, 0, 0, 9]].concat();
+        for cut in 0..stream.len() {
+            let mut frames = Frames::new(true, 64);
+            let mut bodies = Vec::new();
+            for part in [&stream[..cut], &stream[cut..]] {
+                frames.feed(part, |body| {
+                    bodies.push(body.to_vec());
+                    true
+                });
+            }
+            assert_eq!(bodies, [vec![7, 8], vec![9]], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_json_is_not_native() {
+        let mut frames = Frames::new(true, 64);
+        frames.feed(b"{\"type\":\"lock\"}\n", |_| panic!("no frame is in it"));
+        assert!(!frames.is_native());
+    }
+}
