@@ -155,9 +155,6 @@ impl LiveMutex {
             None if is_known => Unlock::WrongId,
             None => Unlock::UnknownKey,
         };
-        if outcome == Unlock::Done {
-            self.recent.note_key(key.as_bytes());
-        }
         self.answer_unlocked(at, frame, waiting, outcome);
     }
 
@@ -391,6 +388,7 @@ impl LiveMutex {
                 key_bytes.extend_from_slice(piece);
             }
         }
+        self.recent.note_key(&key_bytes);
         let readers = self.count_for_role(at, &key_bytes, id, rw);
         let mut frame = self.outbox.frame(at.by);
         frame

@@ -24,7 +24,7 @@ pub(super) enum Fate {
     Ended,
 }
 
-/// The newest requests and keys that were released.
+/// The newest requests that ended, and the newest keys that were locked.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     requests: Vec<Option<(RequestId, Fate)>>,

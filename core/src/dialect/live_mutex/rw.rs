@@ -15,7 +15,7 @@
 //!   reads (up to 10 at a time) or writes. `register-write-flag-check` only waits until no
 //!   writer is there; `increment-readers` begins the read.
 //! * Read-preferring: plain locks with `rwStatus`. The first reader locks a second key,
-//!   which writers lock too, for all readers; the last one unlocks it.
+//!   which writers lock too, for all readers; the last one unlocks it (`write_keys.rs`).
 //!
 //! **Lending.** A client that has to wait in a check still has the base lock, which those
 //! it waits for may need to finish. So the lock is given back for it (lent), and its unlock
