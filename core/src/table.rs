@@ -393,8 +393,10 @@ impl<S: Storage> LockTable<S> {
 
     fn check_and_reserve(&mut self, want: &Acquire<'_>) -> Result<(), AcquireError> {
         acquire::check(want, &self.config)?;
-        let spare = acquire::spare_for(want);
-        self.storage.reserve(&self.head, &self.config, spare);
+        if !acquire::is_plain(want) || !self.head.has_vacant_slots() {
+            let spare = acquire::spare_for(want);
+            self.storage.reserve(&self.head, &self.config, spare);
+        }
         Ok(())
     }
 

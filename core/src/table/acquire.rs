@@ -7,11 +7,17 @@ use crate::list;
 use crate::storage::Spare;
 use crate::table::core::{Core, hash_id};
 use crate::table::extras::has_extras;
-use crate::table::slots::{ClaimSlot, Flags, Kind, LockSlot, RequestSlot, State};
+use crate::table::slots::{ClaimSlot, Flags, INLINE_BYTES, Kind, LockSlot, RequestSlot, State};
 use crate::table::text::{pieces_of_key, pieces_of_label};
 use crate::table::{AcquireError, Acquired, Resource};
 use crate::time::nanos;
-use crate::{Acquire, Key, Mode, SessionId, TableConfig, Wait};
+use crate::{Acquire, Key, Mode, SessionId, TableConfig, Wait, Want};
+
+/// Whether `want` needs no more than one slot of a request, a claim and a lock.
+pub(crate) fn is_plain(want: &Acquire<'_>) -> bool {
+    let short = |one: &Want<'_>| one.key.as_bytes().len() <= INLINE_BYTES;
+    matches!(want.wants, [one] if short(one)) && !has_extras(want)
+}
 
 /// Slots that `want` may need at most.
 pub(crate) fn spare_for(want: &Acquire<'_>) -> Spare {
@@ -278,46 +284,42 @@ impl Core<'_> {
         want: &Acquire<'_>,
         needs: &Needs,
     ) -> Result<(), AcquireError> {
-        let config = self.config;
+        let (head, config) = (&*self.head, self.config);
         let of_session = self.parts.sessions[session as usize].requests;
         let claims = want.wants.len() as u32;
-        for (what, used, more, max) in [
-            (
-                Resource::RequestsOfSession,
-                of_session,
-                1,
-                config.requests_per_session_max,
-            ),
-            (
-                Resource::Requests,
-                self.head.requests.used,
-                1,
-                config.requests_max,
-            ),
-            (
-                Resource::Keys,
-                self.head.locks.used,
-                needs.locks,
-                config.keys_max,
-            ),
-            (
-                Resource::Claims,
-                self.head.claims.used,
-                claims,
-                config.claims_max,
-            ),
-            (
-                Resource::Bytes,
-                self.head.pieces.used,
-                needs.pieces,
-                config.pieces_max,
-            ),
-        ] {
+        let room = |what, used: u32, more, max| {
             if used.saturating_add(more) > max {
-                return Err(AcquireError::Full { what, max });
+                Err(AcquireError::Full { what, max })
+            } else {
+                Ok(())
             }
-        }
-        Ok(())
+        };
+        let of_session_max = config.requests_per_session_max;
+        room(Resource::RequestsOfSession, of_session, 1, of_session_max)?;
+        room(
+            Resource::Requests,
+            head.requests.used,
+            1,
+            config.requests_max,
+        )?;
+        room(
+            Resource::Keys,
+            head.locks.used,
+            needs.locks,
+            config.keys_max,
+        )?;
+        room(
+            Resource::Claims,
+            head.claims.used,
+            claims,
+            config.claims_max,
+        )?;
+        room(
+            Resource::Bytes,
+            head.pieces.used,
+            needs.pieces,
+            config.pieces_max,
+        )
     }
 
     /// Makes the request's slot and claims, and puts them in their places.
@@ -331,15 +333,9 @@ impl Core<'_> {
     ) -> u32 {
         let request = self.head.requests.take(self.parts.requests);
         let mut flags = Flags::NONE;
-        for (flag, is_set) in [
-            (Flags::KEEP, want.keep),
-            (Flags::NOTIFY, want.notify_contended),
-            (Flags::MANY_KEYS, want.wants.len() > 1),
-        ] {
-            if is_set {
-                flags.set(flag);
-            }
-        }
+        flags.set_if(Flags::KEEP, want.keep);
+        flags.set_if(Flags::NOTIFY, want.notify_contended);
+        flags.set_if(Flags::MANY_KEYS, want.wants.len() > 1);
         self.parts.requests[request as usize] = RequestSlot {
             id: want.id.halves(),
             token_or_since: now,

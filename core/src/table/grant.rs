@@ -273,12 +273,13 @@ impl Core<'_> {
 
     /// The request whose turn it is on the lock, if it can be granted now.
     fn next_grantable(&mut self, lock: u32) -> Option<u32> {
-        let slot = self.parts.locks[lock as usize];
+        let slot = &self.parts.locks[lock as usize];
         if slot.upgrade_waits() {
             if slot.holders > 1 || self.is_delayed(lock) || self.is_stalled() {
                 return None;
             }
-            return Some(self.parts.claims[slot.first as usize].request);
+            let first = self.parts.locks[lock as usize].first;
+            return Some(self.parts.claims[first as usize].request);
         }
         if slot.first_waiter == NONE {
             return None;

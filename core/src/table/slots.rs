@@ -109,6 +109,12 @@ impl Flags {
         self.0 |= some.0;
     }
 
+    pub(crate) const fn set_if(&mut self, some: Self, is_so: bool) {
+        if is_so {
+            self.set(some);
+        }
+    }
+
     pub(crate) const fn clear(&mut self, some: Self) {
         self.0 &= !some.0;
     }
@@ -367,6 +373,11 @@ impl Head {
             expiries: 0,
             delaying_claims: 0,
         }
+    }
+
+    /// Whether a request, a claim and a lock can be had without anything growing.
+    pub(crate) const fn has_vacant_slots(&self) -> bool {
+        self.requests.free != NONE && self.claims.free != NONE && self.locks.free != NONE
     }
 
     pub(crate) fn request_timers<'a>(&'a mut self, parts: &'a mut Parts<'_>) -> Timers<'a> {
