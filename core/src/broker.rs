@@ -209,17 +209,15 @@ impl Broker {
             let (_, since) = self.connections.first(queue)?;
             Some(since + delay)
         };
-        [
-            self.table.poll_timeout(),
-            self.dialect.poll_timeout(),
+        let of_peers = earliest(
             due(Queue::Handshake, self.config.handshake_max),
-            due(Queue::Heard, self.config.idle_max),
-            due(Queue::Stalled, self.config.idle_max),
-            self.durable.poll_timeout(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+            earliest(
+                due(Queue::Heard, self.config.idle_max),
+                due(Queue::Stalled, self.config.idle_max),
+            ),
+        );
+        let of_state = earliest(self.table.poll_timeout(), self.durable.poll_timeout());
+        earliest(earliest(of_peers, of_state), self.dialect.poll_timeout())
     }
 
     /// The next connection whose output, state or appetite has changed since it was last
@@ -242,19 +240,21 @@ impl Broker {
     /// The first `bytes` of [`output`](Self::output) were written. If there is room
     /// again, input and events that had to wait are taken up.
     pub fn consume_output(&mut self, now: Instant, connection: ConnectionId, bytes: usize) {
-        let now = self.advance(now);
-        if let Some(index) = self.connections.index(connection) {
-            // Certainly, whatever the other connections had queued then.
-            let had_room =
-                self.connections[index].output.len() < self.config.frame_bytes_max as usize;
-            // What it was to read may have been dropped meanwhile.
-            let bytes = bytes.min(self.connections[index].output.as_slice().len());
-            self.connections.consume(now, index, bytes);
-            if bytes > 0 {
-                self.resume_output(now, index, had_room);
-            }
+        let Some(index) = self.connections.index(connection) else {
+            return;
+        };
+        let found = &self.connections[index];
+        // Certainly, whatever the other connections had queued then.
+        let had_room = found.output.len() < self.config.frame_bytes_max as usize;
+        let has_work = found.owing.is_some() || !found.backlog.is_empty();
+        // What it was to read may have been dropped meanwhile.
+        let bytes = bytes.min(found.output.as_slice().len());
+        self.connections.consume(self.now.max(now), index, bytes);
+        if bytes > 0 && (has_work || !had_room) {
+            let now = self.advance(now);
+            self.resume_output(now, index);
+            self.pump(now);
         }
-        self.pump(now);
     }
 
     /// Whether the transport should read from this connection: not while its output
@@ -468,10 +468,9 @@ impl Broker {
     }
 
     /// The output has been read from: what was kept waiting goes on.
-    fn resume_output(&mut self, now: Instant, index: u32, had_room: bool) {
+    fn resume_output(&mut self, now: Instant, index: u32) {
         let connection = &self.connections[index];
-        let has_work = connection.owing.is_some() || !connection.backlog.is_empty();
-        if connection.is_closing() || (had_room && !has_work) {
+        if connection.is_closing() {
             return;
         }
         // Nothing was read from the peer, but it has shown that it lives.
@@ -483,8 +482,7 @@ impl Broker {
         }
         self.connections.enqueue(Queue::Ready, index, now);
         // Not at the first byte of room: work is worth it by the batch.
-        let len = self.connections[index].output.len();
-        if !has_work || len > self.config.frame_bytes_max as usize / 2 {
+        if self.connections[index].output.len() > self.config.frame_bytes_max as usize / 2 {
             return;
         }
         if let Some(session) = self.connections[index].owing.take() {
@@ -578,6 +576,13 @@ impl Broker {
     fn first_due(&self, now: Instant, queue: Queue, delay: core::time::Duration) -> Option<u32> {
         let (index, since) = self.connections.first(queue)?;
         (since + delay <= now).then_some(index)
+    }
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 
