@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,8 +139,7 @@ pub async fn launch_detached(
         }
         tries += 1;
         if tries == PROGRAMS_MAX {
-            let _ = child.process.kill();
-            let status = child.process.wait().map_err(BindError::System)?;
+            let status = end(&mut child.process).await.map_err(BindError::System)?;
             return Err(LaunchError::Ended {
                 endpoint: Arc::unwrap_or_clone(endpoint),
                 status,
@@ -149,6 +148,18 @@ pub async fn launch_detached(
         }
         Alarm::after(PAUSE).await;
     }
+}
+
+/// How the program ended; one that goes on without being of use is killed.
+async fn end(process: &mut Child) -> io::Result<ExitStatus> {
+    for _ in 0..TRIES_MAX {
+        if let Some(status) = process.try_wait()? {
+            return Ok(status);
+        }
+        Alarm::after(PAUSE).await;
+    }
+    process.kill()?;
+    process.wait()
 }
 
 async fn probe(endpoint: &Arc<Endpoint>) -> Option<Address> {
