@@ -346,6 +346,13 @@ impl Client {
         self.outbox.output()
     }
 
+    /// About how many commands were sent over this connection and are not answered yet: many
+    /// are better written together than each at once.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.outbox.flight.len()
+    }
+
     /// The first `bytes` of [`output`](Self::output) were written.
     pub fn consume_output(&mut self, bytes: usize) {
         self.outbox.consume(bytes);

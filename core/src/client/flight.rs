@@ -67,6 +67,11 @@ impl Flight {
         sent
     }
 
+    /// How many there are; those that were answered out of order may count.
+    pub(super) fn len(&self) -> usize {
+        self.sent.len()
+    }
+
     /// When the oldest of them was sent.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.sent.front().map(|sent| {

@@ -92,7 +92,9 @@ impl Driver {
             self.due = [state.armed, given_up].into_iter().flatten().min();
             let (done, wake) = (state.done, state.take_wake());
             drop(state);
-            for waker in wake {
+            // Told last is woken first: what a release brings about follows its answer, and
+            // whoever was granted something by it is the one others wait for.
+            for waker in wake.into_iter().rev() {
                 waker.wake();
             }
             if done {

@@ -19,6 +19,11 @@ use super::ids::Ids;
 use crate::clock;
 use crate::net::Endpoint;
 
+/// With more commands than these under way, whoever asks for one more leaves it to the driver
+/// to write, which takes along what others ask in the meantime: it is latency that a lone
+/// command needs, and fewer system calls that a crowd needs.
+const UNANSWERED_MAX: usize = 8;
+
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) endpoint: Endpoint,
@@ -320,6 +325,7 @@ impl State {
     /// Writes what the stream takes without waiting. What is left is the driver's.
     fn write_at_once(&mut self) {
         if !self.write_blocked
+            && self.machine.unanswered() <= UNANSWERED_MAX
             && self
                 .poll_write(&mut Context::from_waker(Waker::noop()))
                 .is_err()
@@ -355,6 +361,7 @@ impl State {
         }
     }
 
+    /// Something is left for the driver to do.
     fn needs_driver(&self, now: Instant) -> bool {
         let timer_is_late = match (self.machine.poll_timeout(), self.armed) {
             (Some(due), Some(armed)) => due < armed,
@@ -363,6 +370,7 @@ impl State {
         };
         timer_is_late
             || self.write_blocked
+            || (self.connection.is_some() && !self.machine.output().is_empty())
             || self.machine.is_closing()
             || self.machine.is_stopped()
             || (self.connection.is_none() && !self.connecting && self.machine.wants_connection(now))
