@@ -171,6 +171,9 @@ impl Broker {
         }
         let id = self.connections.id(index);
         self.dialect.handle_line(now, id, line, &mut self.table);
+        while let Some((id, lease)) = self.dialect.poll_kept() {
+            self.note_kept(index, id, lease);
+        }
         // The next line must find the effects of this one with the dialect, not on
         // their way to it.
         self.pump(now);

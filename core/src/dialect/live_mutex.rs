@@ -23,12 +23,13 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::broker::ConnectionId;
 use crate::storage::Growable;
 use crate::table::{ForceTarget, OpenError};
-use crate::{Event, Instant, LockTable, RequestId, SessionId, TableConfig};
+use crate::{Acquire, Event, Instant, LockTable, RequestId, SessionId, TableConfig};
 
 use frames::Outbox;
 use parse::{Frame, Line, Raw};
@@ -48,6 +49,8 @@ pub struct LiveMutex {
     write_keys: write_keys::WriteKeys,
     recent: Recent,
     outbox: Outbox,
+    /// Requests to be kept that were made since it was last looked, and their leases.
+    kept: Vec<(RequestId, Option<Duration>)>,
     /// When to do something without being asked.
     wakes: BTreeSet<(Instant, ConnectionId, Wake)>,
     /// Request ids made so far for what has none of its own.
@@ -78,6 +81,7 @@ impl LiveMutex {
             write_keys: write_keys::WriteKeys::default(),
             recent: Recent::default(),
             outbox: Outbox::default(),
+            kept: Vec::new(),
             wakes: BTreeSet::new(),
             ids_made: 0,
             expiries: 0,
@@ -209,6 +213,18 @@ impl LiveMutex {
     /// The next thing to do to a connection. Drain it after every `handle_*` call.
     pub fn poll_output(&mut self) -> Option<(ConnectionId, Output<'_>)> {
         self.outbox.poll()
+    }
+
+    /// The next request that was made to be kept beyond its connection, and its lease: so
+    /// that whoever owns the table can see to it that it is kept beyond a restart, too.
+    pub fn poll_kept(&mut self) -> Option<(RequestId, Option<Duration>)> {
+        self.kept.pop()
+    }
+
+    fn note_kept(&mut self, request: &Acquire<'_>) {
+        if request.keep {
+            self.kept.push((request.id, request.lease));
+        }
     }
 }
 

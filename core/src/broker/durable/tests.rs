@@ -514,6 +514,25 @@ fn a_live_mutex_client_can_hold_and_not_reclaim_so_its_time_is_waited_for() {
 }
 
 #[test]
+fn a_lock_that_a_live_mutex_client_keeps_without_a_ttl_is_restored() {
+    let mut world = World::new();
+    let client = world.broker.connect(world.now).unwrap();
+    let line = b"{\"type\":\"lock\",\"uuid\":\"1\",\"key\":\"key\",\"ttl\":null,\
+        \"keepLocksAfterDeath\":true}\n";
+    world.broker.handle_input(world.now, client, line);
+    assert_eq!(world.broker.output(client), b"");
+    world.write();
+    let said = String::from_utf8_lossy(world.broker.output(client)).into_owned();
+    assert!(said.contains("\"acquired\":true"), "{said}");
+    assert_eq!(world.disk.as_ref().unwrap().holds.len(), 1);
+    world.restart();
+    world.end_grace();
+    let (mut other, _) = world.session();
+    other.acquire(&mut world, 2, "key", false);
+    assert_eq!(other.words(&mut world), ["queued 2"]);
+}
+
+#[test]
 fn sessions_that_ended_are_forgotten_without_anybody_waiting() {
     let mut world = World::new();
     let (mut peer, _) = world.session();

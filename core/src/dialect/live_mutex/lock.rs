@@ -88,6 +88,7 @@ impl LiveMutex {
             label: label.as_bytes(),
             ..Acquire::new(id, &wants)
         };
+        self.note_kept(&request);
         match at.table.acquire(at.now, session, &request) {
             Ok(Acquired::Granted(grant)) => {
                 self.remember_name(at, frame, id);

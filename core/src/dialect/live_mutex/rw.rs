@@ -409,6 +409,7 @@ impl LiveMutex {
             front: true,
             ..Acquire::new(id, &wants)
         };
+        self.note_kept(&request);
         let acquired = at.table.acquire(at.now, session, &request);
         let Some(connection) = self.connections.get_mut(&at.by) else {
             return;
