@@ -26,6 +26,10 @@ pub(super) async fn connect_for(
     window: Duration,
 ) -> Result<Client, Failure> {
     if place.launch {
+        if place.tls.is_some() {
+            return Err(Failure::usage("--launch starts no broker that speaks TLS")
+                .hint("start one with `lmx start --tls-cert PATH --tls-key PATH`"));
+        }
         launch(&place.endpoint).await?;
     }
     let mut builder = Client::builder()

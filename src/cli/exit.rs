@@ -51,6 +51,8 @@ Exit codes:
 Environment:
   LMX_HOST, LMX_PORT, LMX_UNIX   where the broker is, unless an option says so
   LMX_AUTH_TOKEN                 the authentication token, if the broker wants one
+  LMX_TLS_CA, LMX_TLS_CERT, LMX_TLS_KEY
+                                 whom to trust, and what to show, if the broker speaks TLS
   LMX_LOG                        how much `lmx start` logs: off, error, warn, info, debug, trace
   live_mutex_host, live_mutex_port, live_mutex_key, use_uds=yes
                                  as live-mutex's commands read them, after the above";

@@ -77,6 +77,19 @@ impl TlsFiles {
         }))
     }
 
+    /// As they are typed.
+    pub(super) fn args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec!["--tls-ca".into(), self.authority.clone().into()];
+        if let Some((certificate, key)) = &self.identity {
+            args.extend(["--tls-cert".into(), certificate.clone().into()]);
+            args.extend(["--tls-key".into(), key.clone().into()]);
+        }
+        if let Some(name) = &self.name {
+            args.extend(["--tls-name".into(), name.into()]);
+        }
+        args
+    }
+
     /// Reads the files.
     pub(super) fn load(&self) -> Result<TlsClient, Failure> {
         let unusable = |error: TlsError| Failure::new(exit::USAGE, error.to_string());

@@ -215,6 +215,21 @@ fn nobody_is_left_behind_by_a_killed_run() {
 }
 
 #[test]
+fn the_watchdog_gives_the_lock_back_to_a_broker_that_asks_for_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "secret").unwrap();
+    let broker = Broker::start_in(folder, &["--auth-token-file", "token"]);
+    let token = ["--auth-token-file", "token"];
+    let options = [&["--lease", "1h"][..], &token].concat();
+    let mut run = Process::spawn(broker.run_sh("k", &options, "echo $$; sleep 1000"));
+    let shell = run.pid_line();
+    run.signal(Signal::SIGKILL);
+    let mut next = broker.lmx(["run", "k"]);
+    succeed(next.args(token).args(["--", "true"]));
+    assert!(!lives(shell));
+}
+
+#[test]
 fn nobody_is_left_behind_by_a_run_that_is_killed_with_its_watchdog() {
     let broker = Broker::start();
     let mut run = Process::spawn(broker.run_sh("k", &["--lease", "1s"], "echo $$; sleep 1000"));

@@ -60,6 +60,9 @@ impl Watchdog {
                 command.arg("--unix").arg(path);
             }
         }
+        if let Some(tls) = &place.tls {
+            command.args(tls.args());
+        }
         if let Some(token) = &place.auth_token {
             command.env("LMX_AUTH_TOKEN", OsString::from_vec(token.clone()));
         }
