@@ -232,7 +232,8 @@ fn the_watchdog_gives_the_lock_back_to_a_broker_that_asks_for_a_token() {
 #[test]
 fn nobody_is_left_behind_by_a_run_that_is_killed_with_its_watchdog() {
     let broker = Broker::start();
-    let mut run = Process::spawn(broker.run_sh("k", &["--lease", "1s"], "echo $$; sleep 1000"));
+    let mut run =
+        Process::spawn(broker.run_sh("k", &["--lease", "1s"], "echo $$; exec sleep 1000"));
     let shell = run.pid_line();
     for child in children(run.pid()) {
         if child != shell {
