@@ -373,6 +373,8 @@ impl Broker {
         self.dialect.handle_timeout(now);
         self.end_late_connections(now);
         self.advance_durable(now);
+        // Told before anything that is done now, for what it changed is answered with it.
+        self.pump(now);
         now
     }
 

@@ -10,6 +10,7 @@
 //! A leaves                          A's connection is lost
 //! A is closed                       the broker has closed it
 //! + 5000 ms                         time passes
+//! ++ 5000 ms                        time passes, and the broker finds out by the next line
 //! ```
 //!
 //! Every line that the broker sends must stand there, before whatever comes next. To
@@ -99,13 +100,18 @@ impl Conversation {
             played.push_str(line);
             played.push('\n');
             self.step(line);
-            self.collect(&mut played);
+            if !line.starts_with("++ ") {
+                self.collect(&mut played);
+            }
         }
         played
     }
 
     fn step(&mut self, line: &str) {
-        if let Some(millis) = line.strip_prefix("+ ") {
+        if let Some(millis) = line.strip_prefix("++ ") {
+            let millis = millis.strip_suffix(" ms").unwrap().parse().unwrap();
+            self.now = self.now + Duration::from_millis(millis);
+        } else if let Some(millis) = line.strip_prefix("+ ") {
             let millis = millis.strip_suffix(" ms").unwrap().parse().unwrap();
             self.pass(Duration::from_millis(millis));
         } else if let Some((name, rest)) = line.split_once("> ").filter(|(n, _)| n.len() == 1) {

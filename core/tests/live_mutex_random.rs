@@ -103,6 +103,8 @@ enum Deed {
     Send(usize, String),
     Leave(usize),
     Pass(u64),
+    /// Time passes, which the broker finds out by what comes next.
+    Slip(u64),
 }
 
 fn deed() -> impl Strategy<Value = Deed> {
@@ -110,6 +112,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         30 => (0..4_usize, line()).prop_map(|(who, line)| Deed::Send(who, line)),
         2 => (0..4_usize).prop_map(Deed::Leave),
         2 => (0..6000_u64).prop_map(Deed::Pass),
+        4 => (0..200_u64).prop_map(Deed::Slip),
     ]
 }
 
@@ -135,6 +138,10 @@ proptest! {
                 Deed::Pass(millis) => {
                     now = now + Duration::from_millis(millis);
                     broker.handle_timeout(now);
+                }
+                Deed::Slip(millis) => {
+                    now = now + Duration::from_millis(millis);
+                    continue;
                 }
             }
             collect(&mut broker, now, &mut connections);

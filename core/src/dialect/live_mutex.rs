@@ -147,7 +147,7 @@ impl LiveMutex {
         table: &mut LockTable<Growable>,
     ) {
         if self.write_keys.is_session(session) {
-            self.handle_write_key_event(event, table);
+            self.handle_write_key_event(event);
             return;
         }
         let Some(&connection) = self.sessions.get(&session) else {
@@ -463,6 +463,13 @@ impl LiveMutex {
         make_id(&mut self.ids_made)
     }
 
+    /// Ends a wait of one of this protocol's sessions, or the hold that has come of it.
+    fn withdraw(&mut self, at: &mut At<'_>, session: SessionId, id: RequestId) {
+        if at.table.cancel(at.now, session, id).is_err() {
+            self.release_by_id(at, id);
+        }
+    }
+
     /// Ends a hold, whoever has it. A native holder is told that it was by force.
     fn release_by_id(&mut self, at: &mut At<'_>, id: RequestId) -> bool {
         let Some(request) = at.table.request(id) else {
@@ -483,12 +490,16 @@ impl LiveMutex {
     /// A hold of one of this protocol's sessions has ended: nothing refers to it any more.
     fn forget_hold(&mut self, owner: SessionId, id: RequestId) {
         self.write_keys.remove(id);
-        if let Some(connection) = self
-            .sessions
-            .get(&owner)
-            .and_then(|connection| self.connections.get_mut(connection))
-        {
-            connection.forget(id);
+        let Some(&by) = self.sessions.get(&owner) else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(&by) else {
+            return;
+        };
+        connection.forget(id);
+        // Ended by another before its own client could be told that it had begun.
+        if let Some(waiting) = connection.waiting.remove(&id) {
+            self.refuse_waiting(by, &waiting, lock::REVOKED);
         }
     }
 
@@ -502,15 +513,15 @@ impl LiveMutex {
         if let Some(waiting) = connection.waiting.remove(&id) {
             // Its client knows of no grant, so a retry is a new request.
             self.recent.forget(id);
-            self.refuse_waiting(at, &waiting, untold);
+            self.refuse_waiting(at.by, &waiting, untold);
         }
     }
 
-    fn refuse_waiting(&mut self, at: &At<'_>, waiting: &Waiting, error: &str) {
+    fn refuse_waiting(&mut self, by: ConnectionId, waiting: &Waiting, error: &str) {
         if matches!(waiting.purpose, Purpose::TakeBack) {
             return;
         }
-        let mut frame = self.outbox.frame(at.by);
+        let mut frame = self.outbox.frame(by);
         match waiting.purpose {
             Purpose::Lock { .. } => frame.text("type", "lock").truth("acquired", false),
             Purpose::Composite => frame.text("type", "acquire-many").truth("acquired", false),

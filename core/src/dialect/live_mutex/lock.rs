@@ -203,9 +203,7 @@ impl LiveMutex {
         };
         if connection.waiting.remove(&id).is_some() {
             connection.names.remove(&id);
-            // It waits: `waiting` holds nothing else.
-            let cancelled = at.table.cancel(at.now, session, id);
-            debug_assert!(cancelled.is_ok(), "a waiting request was not waiting");
+            self.withdraw(at, session, id);
         } else if at.table.request(id).and_then(|request| request.session()) == Some(session)
             && self.release_by_id(at, id)
         {
@@ -222,9 +220,9 @@ impl LiveMutex {
         id: RequestId,
         key: Key<'_>,
     ) -> bool {
-        let connection = self.connections.get_mut(&at.by);
-        let is_lent = connection.as_ref().is_some_and(|c| c.rw.is_lent(id));
-        let session = connection.as_ref().and_then(|c| c.session);
+        let connection = self.connections.get(&at.by);
+        let is_lent = connection.is_some_and(|c| c.rw.is_lent(id));
+        let session = connection.and_then(|c| c.session);
         let Some(request) = at.table.request(id) else {
             // A retry that was overtaken by its grant, and even by the end of that.
             if is_lent || frame.is_retry() && self.recent.fate(id).is_some() {
@@ -235,10 +233,7 @@ impl LiveMutex {
             return false;
         };
         let (owner, is_held) = (request.session(), request.grant().is_some());
-        let ahead = request
-            .keys()
-            .next()
-            .map_or(0, |key| key.waiters().take_while(|w| w.id() != id).count());
+        let waiting = request.keys().next().map_or(0, |key| key.waiters_len());
         let is_ours = owner == session || self.write_keys.is_asked_by(id, at.by);
         if is_held {
             self.answer_not_acquired(at, frame, key, 0);
@@ -249,11 +244,11 @@ impl LiveMutex {
             && frame.is_forced()
         {
             // To the front, from where it is.
-            let cancelled = at.table.cancel(at.now, session, id);
-            debug_assert!(cancelled.is_ok(), "a waiting request was not waiting");
+            self.withdraw(at, session, id);
             return false;
         } else {
-            self.answer_waiting(at, frame, key, u32::try_from(ahead).unwrap_or(u32::MAX));
+            // How long the queue is, as from the original; its place in it is unchanged.
+            self.answer_waiting(at, frame, key, waiting);
         }
         true
     }

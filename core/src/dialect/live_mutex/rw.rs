@@ -443,8 +443,7 @@ impl LiveMutex {
         if let Some(session) = connection.session
             && connection.waiting.remove(&id).is_some()
         {
-            let cancelled = at.table.cancel(at.now, session, id);
-            debug_assert!(cancelled.is_ok(), "a waiting request was not waiting");
+            self.withdraw(at, session, id);
         }
         true
     }

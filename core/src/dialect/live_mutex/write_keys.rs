@@ -5,9 +5,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::storage::Growable;
 use crate::table::Acquired;
-use crate::{Acquire, Event, Instant, Key, LockTable, Mode, RequestId, SessionId, Wait, Want};
+use crate::{Acquire, Event, Key, Mode, RequestId, SessionId, Wait, Want};
 
 use super::lock::{Label, REVOKED};
 use super::parse::{Frame, Raw, RwStatus};
@@ -165,8 +164,8 @@ impl LiveMutex {
         };
         // Others must not pass for later readers before the writers are locked out,
         // however long that takes: the client unlocks the base lock right after it.
-        let renewed = at.table.renew(at.now, session, first.base, None);
-        debug_assert!(renewed.is_ok(), "a first reader had no base lock");
+        // (If that lock has just run out, there is nothing to be kept.)
+        let _ = at.table.renew(at.now, session, first.base, None);
         let mut lock = WriteKey {
             readers_of: first.key,
             key: key.as_bytes().into(),
@@ -192,7 +191,7 @@ impl LiveMutex {
         true
     }
 
-    pub(super) fn handle_write_key_event(&mut self, event: Event, table: &mut LockTable<Growable>) {
+    pub(super) fn handle_write_key_event(&mut self, event: Event) {
         match event {
             Event::Granted { id, grant } => {
                 let Some(lock) = self.write_keys.locks.get_mut(&id) else {
@@ -210,12 +209,7 @@ impl LiveMutex {
                     return;
                 };
                 if let Some(waiting) = lock.waiting {
-                    let at = At {
-                        now: Instant::EPOCH,
-                        by: lock.by,
-                        table,
-                    };
-                    self.refuse_waiting(&at, &waiting, REVOKED);
+                    self.refuse_waiting(lock.by, &waiting, REVOKED);
                 }
             }
             _ => {}
@@ -241,12 +235,7 @@ impl LiveMutex {
         if let Some(reader) = reader {
             self.release_by_id(at, reader);
         }
-        let ended = if lock.waiting.is_some() {
-            at.table.cancel(at.now, session, id).is_ok()
-        } else {
-            at.table.release(at.now, session, id).is_ok()
-        };
-        debug_assert!(ended, "a write key's lock was not in the table");
+        self.withdraw(at, session, id);
         true
     }
 
@@ -281,14 +270,17 @@ impl LiveMutex {
         let Some(session) = self.write_keys.session else {
             return;
         };
-        self.write_keys.locks.retain(|id, lock| {
-            let ends = lock.by == at.by && lock.waiting.is_some();
-            if ends {
-                let cancelled = at.table.cancel(at.now, session, *id);
-                debug_assert!(cancelled.is_ok(), "a waiting request was not waiting");
-            }
-            !ends
-        });
+        let waiting: Vec<RequestId> = self
+            .write_keys
+            .locks
+            .iter()
+            .filter(|(_, lock)| lock.by == at.by && lock.waiting.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.write_keys.remove(id);
+            self.withdraw(at, session, id);
+        }
     }
 
     /// Releases the write keys whose readers are all gone.
