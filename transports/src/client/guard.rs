@@ -62,7 +62,8 @@ impl Guard {
 
     /// Until when the lock is surely held, by this machine's clock: earlier than the
     /// broker's own deadline by what messages took and clocks may differ. It moves on with
-    /// each renewal. `None` if no passing of time ends it.
+    /// each renewal, and with each sign of life from the broker: without one, even a lock
+    /// that has no lease ends with its session. `None` if no passing of time ends it.
     ///
     /// Once the lock is lost, this is in the past.
     #[must_use]

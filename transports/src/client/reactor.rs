@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use lmx_core::Instant;
 use mio::{Events, Registry, Token};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use slab::Slab;
 
 use super::driver::Driver;
@@ -21,6 +22,9 @@ use crate::clock;
 
 /// Bytes of one read.
 const READ_BYTES: usize = 64 * 1024;
+
+/// More than the poller rounds a timeout up by.
+const ROUNDING: Duration = Duration::from_millis(2);
 
 const EVENTS_PER_WAIT: usize = 256;
 const WAKE: Token = Token(usize::MAX);
@@ -149,12 +153,32 @@ impl Tasks {
             let first = self.alarms.first();
             first.map(|(at, _)| at.saturating_duration_since(clock::now()))
         };
-        if let Err(error) = self.poll.poll(events, timeout) {
+        if let Err(error) = self.wait_for(events, timeout) {
             // Interrupted, or out of memory for a moment: look at everything else.
             tracing::debug!(%error, "waiting for sockets failed");
             events.clear();
         }
         self.reactor.sleeps.store(false, Ordering::SeqCst);
+    }
+
+    /// Waits no longer than `timeout`: a holder is to learn of its deadline in time. The
+    /// poller counts in milliseconds and rounds up, so it waits for the whole ones before
+    /// the last, and the rest is left to a call that counts in nanoseconds.
+    fn wait_for(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = match timeout {
+            Some(left) if left > ROUNDING => Some(left.saturating_sub(ROUNDING)),
+            Some(left) if !left.is_zero() => {
+                let mut poller = [PollFd::new(&self.reactor.registry, PollFlags::IN)];
+                let left = Timespec {
+                    tv_sec: 0,
+                    tv_nsec: left.subsec_nanos().into(),
+                };
+                rustix::event::poll(&mut poller, Some(&left))?;
+                Some(Duration::ZERO)
+            }
+            timeout => timeout,
+        };
+        self.poll.poll(events, timeout)
     }
 
     /// Whose turn it is.

@@ -24,6 +24,10 @@ use crate::net::Endpoint;
 /// command needs, and fewer system calls that a crowd needs.
 const UNANSWERED_MAX: usize = 8;
 
+/// Futures that wait for one request at one time, before those that are no more are sorted
+/// out.
+const WAKERS_MAX: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) endpoint: Endpoint,
@@ -179,6 +183,12 @@ impl Shared {
             return Poll::Ready(result);
         }
         register(&mut slot.wakers, cx.waker());
+        if slot.wakers.len() > WAKERS_MAX {
+            // Most of them must be of futures that are no more. The others register again.
+            let wakers = std::mem::take(&mut slot.wakers);
+            drop(state);
+            wakers.into_iter().for_each(Waker::wake);
+        }
         Poll::Pending
     }
 

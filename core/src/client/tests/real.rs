@@ -660,6 +660,32 @@ fn a_kept_hold_outlives_its_session_and_is_released_by_its_id() {
 }
 
 #[test]
+fn a_kept_grant_that_was_missed_with_its_session_is_found_again() {
+    let mut world = World::new();
+    let one = world.client_with(brief());
+    let request = LockRequest {
+        keep: true,
+        ..LockRequest::new(id(1), KEY)
+    };
+    world.nodes[one]
+        .client
+        .acquire(world.now, request)
+        .expect("a fresh id");
+    // Granted, but the answer is lost, and with it the session; the hold is kept.
+    let output = world.nodes[one].client.output().to_vec();
+    world.nodes[one].client.consume_output(output.len());
+    let connection = world.nodes[one].connection.expect("it is connected");
+    world.broker.handle_input(world.now, connection, &output);
+    world.cut(one);
+    world.pass(ms(1500));
+    assert_eq!(world.granted(one, 1), FencingToken::FIRST);
+    assert_eq!(world.holders(one), [(id(1), true)]);
+    world.release(one, 1);
+    assert_eq!(world.answers(one).len(), 1);
+    assert!(world.holders(one).is_empty());
+}
+
+#[test]
 fn closing_a_client_ends_what_it_waits_for_and_holds() {
     let mut world = World::new();
     let (one, two) = (world.client(), world.client());
