@@ -18,40 +18,8 @@ use crate::stats::{self, Sample};
 /// How long connecting, and at the end finishing the last cycles, may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Runs `load` for the window against `address`.
-pub(crate) fn run(
-    address: &Address,
-    load: &Load,
-    window: Window,
-    is_floor: bool,
-    connection: &dyn Fn(usize) -> Box<dyn Connection>,
-) -> Result<Sample, String> {
-    let mut run = Run::connect(address, load, is_floor, connection)
-        .map_err(|error| format!("cannot connect: {error}"))?;
-    run.until_ready()?;
-    for link in 0..run.links.len() {
-        for lane in 0..load.lanes {
-            run.begin(link, lane);
-        }
-        run.flush(link)?;
-    }
-    run.turn(now() + window.warm_up)?;
-    run.latency.clear();
-    let begun = now();
-    run.turn(begun + window.measure)?;
-    // A window without a single cycle says nothing: it is as long as the first one.
-    while run.latency.is_empty() && begun.elapsed() < PATIENCE {
-        run.wait(now() + window.measure)?;
-    }
-    let sample = Sample::of(&run.latency, begun.elapsed());
-    run.drain()?;
-    if sample.cycles == 0 {
-        return Err(format!("no cycle ended within {PATIENCE:?}"));
-    }
-    Ok(sample)
-}
-
-struct Run<'l> {
+/// One round of a load, and the connections that carry it.
+pub(crate) struct Run<'l> {
     load: &'l Load,
     is_floor: bool,
     poll: Poll,
@@ -63,6 +31,10 @@ struct Run<'l> {
     retries: BinaryHeap<Reverse<(Instant, usize, usize)>>,
     /// How many hold the key that all share, as they see it.
     holders: usize,
+    /// Whose grant was the last one.
+    last: (usize, usize),
+    /// Grants to another loop than the one before.
+    handoffs: u64,
     ready: usize,
     /// Lanes that have a cycle under way.
     active: usize,
@@ -92,6 +64,48 @@ enum Stream {
 }
 
 impl<'l> Run<'l> {
+    /// Opens the connections.
+    pub(crate) fn open(
+        address: &Address,
+        load: &'l Load,
+        is_floor: bool,
+        connection: &dyn Fn(usize) -> Box<dyn Connection>,
+    ) -> Result<Self, String> {
+        let mut run = Self::connect(address, load, is_floor, connection)
+            .map_err(|error| format!("cannot connect: {error}"))?;
+        run.until_ready()?;
+        Ok(run)
+    }
+
+    /// Runs the loops for the window, and then lets every cycle end. The connections stay
+    /// open: closing them might release what was left behind.
+    pub(crate) fn measure(&mut self, window: Window) -> Result<Sample, String> {
+        for link in 0..self.links.len() {
+            for lane in 0..self.load.lanes {
+                self.begin(link, lane);
+            }
+            self.flush(link)?;
+        }
+        self.turn(now() + window.warm_up)?;
+        self.latency.clear();
+        self.handoffs = 0;
+        let begun = now();
+        self.turn(begun + window.measure)?;
+        // A window without a single cycle says nothing: it is as long as the first one.
+        while self.latency.is_empty() && begun.elapsed() < PATIENCE {
+            self.wait(now() + window.measure)?;
+        }
+        let sample = Sample {
+            handoffs: self.handoffs,
+            ..Sample::of(&self.latency, begun.elapsed())
+        };
+        self.drain()?;
+        if sample.cycles == 0 {
+            return Err(format!("no cycle ended within {PATIENCE:?}"));
+        }
+        Ok(sample)
+    }
+
     fn connect(
         address: &Address,
         load: &'l Load,
@@ -136,6 +150,8 @@ impl<'l> Run<'l> {
             news: Vec::new(),
             retries: BinaryHeap::new(),
             holders: 0,
+            last: (0, 0),
+            handoffs: 0,
             ready: 0,
             active: 0,
             is_stopping: false,
@@ -292,6 +308,9 @@ impl<'l> Run<'l> {
             return Err("a loop was granted its lock twice".into());
         }
         self.holders += 1;
+        if std::mem::replace(&mut self.last, (index, lane)) != (index, lane) {
+            self.handoffs += 1;
+        }
         if self.load.keys == Keys::One && !self.is_floor && self.holders > self.load.capacity() {
             return Err(format!(
                 "{} hold one key at one time, where {} may",

@@ -111,8 +111,7 @@ fn rounds(load: &'static Load, args: &Args, peers: &mut [Running], report: &mut 
             }
             let sample = peer
                 .run(load, args.window())
-                .and_then(|sample| peer.settle().map(|()| sample))
-                .and_then(|sample| peer.audit(load).map(|()| sample));
+                .and_then(|sample| peer.settle().map(|()| sample));
             match sample {
                 Ok(sample) => {
                     eprintln!("{:<13} {round} {name:<15} {sample}", load.name);

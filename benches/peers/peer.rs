@@ -45,8 +45,8 @@ pub(crate) trait Peer {
     /// One connection's half of the protocol.
     fn connection(&self, load: &Load, index: usize) -> Box<dyn Connection>;
 
-    /// Waits until the server has seen the end of the round's connections, where that
-    /// matters to it.
+    /// Makes sure that the end of the last round's connections is over and done with,
+    /// where that takes time.
     fn settle(&mut self) -> Result<(), String> {
         Ok(())
     }
@@ -59,12 +59,16 @@ pub(crate) trait Peer {
         false
     }
 
-    /// Runs one round. Only who brings its own client has its own way of doing it.
+    /// Runs one round, and audits it. Only who brings its own client has its own way.
     fn run(&mut self, load: &Load, window: Window) -> Result<Sample, String> {
         self.prepare(load)?;
-        generator::run(self.address(), load, window, self.is_floor(), &|index| {
+        let mut run = generator::Run::open(self.address(), load, self.is_floor(), &|index| {
             self.connection(load, index)
-        })
+        })?;
+        let sample = run.measure(window)?;
+        // Before the connections close, which would release what is left.
+        self.audit(load)?;
+        Ok(sample)
     }
 
     /// Whether it is measured through its own client, not by the generator.

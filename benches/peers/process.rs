@@ -53,12 +53,9 @@ impl Server {
     }
 
     /// Waits until `condition` holds, for as long as the process runs.
-    pub(crate) fn wait_until(
-        &mut self,
-        mut condition: impl FnMut(&Self) -> bool,
-    ) -> Result<(), String> {
+    pub(crate) fn wait_until(&mut self, mut condition: impl FnMut() -> bool) -> Result<(), String> {
         let give_up = now() + PATIENCE;
-        while !condition(self) {
+        while !condition() {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(format!("it ended at once, with {status}"));
             }
@@ -72,12 +69,7 @@ impl Server {
 
     /// Waits until something accepts connections at `address`.
     pub(crate) fn wait_for(&mut self, address: SocketAddr) -> Result<(), String> {
-        self.wait_until(|_| TcpStream::connect(address).is_ok())
-    }
-
-    /// How many files and sockets it has open.
-    pub(crate) fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+        self.wait_until(|| TcpStream::connect(address).is_ok())
     }
 
     /// Memory that it occupies, in bytes.

@@ -65,6 +65,8 @@ pub(crate) struct Entry {
     pub(crate) scenario: &'static str,
     pub(crate) peer: &'static str,
     pub(crate) rate: Spread,
+    /// Grants to another loop than the one before, per second.
+    pub(crate) handoffs: Spread,
     pub(crate) p50_us: Spread,
     pub(crate) p99_us: Spread,
 }
@@ -196,6 +198,7 @@ impl Report {
                 scenario,
                 peer,
                 rate: Spread::of(samples.iter().map(Sample::rate)),
+                handoffs: Spread::of(samples.iter().map(Sample::handoff_rate)),
                 p50_us: Spread::of(samples.iter().map(|sample| sample.p50_us)),
                 p99_us: Spread::of(samples.iter().map(|sample| sample.p99_us)),
             })

@@ -128,8 +128,8 @@ const SUBJECTS: &[(&str, Start)] = &[
             }),
         })
     }),
-    ("live-mutex", |scratch| {
-        let (server, address) = drivers::start_live_mutex(scratch)?;
+    ("live-mutex", |_| {
+        let (server, address) = drivers::start_live_mutex()?;
         Ok(Subject {
             server,
             address,

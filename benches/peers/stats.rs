@@ -19,6 +19,9 @@ pub(crate) fn histogram() -> Histogram<u64> {
 pub(crate) struct Sample {
     /// Cycles of lock and unlock that ended in the measured window.
     pub(crate) cycles: u64,
+    /// Grants in it to another loop than the one before: whoever polls often takes a lock
+    /// again before anybody else has asked.
+    pub(crate) handoffs: u64,
     /// How long the window was.
     pub(crate) elapsed: Duration,
     /// Median time of a cycle, waiting included, in microseconds.
@@ -32,6 +35,7 @@ impl Sample {
     pub(crate) fn of(latency: &Histogram<u64>, elapsed: Duration) -> Self {
         Self {
             cycles: latency.len(),
+            handoffs: 0,
             elapsed,
             p50_us: micros(latency.value_at_quantile(0.5)),
             p99_us: micros(latency.value_at_quantile(0.99)),
@@ -42,6 +46,12 @@ impl Sample {
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     pub(crate) fn rate(&self) -> f64 {
         self.cycles as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Handoffs per second.
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    pub(crate) fn handoff_rate(&self) -> f64 {
+        self.handoffs as f64 / self.elapsed.as_secs_f64()
     }
 }
 

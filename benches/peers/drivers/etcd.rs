@@ -57,7 +57,7 @@ impl Etcd {
             Signal::SIGTERM,
         )?;
         let mut stream = None;
-        server.wait_until(|_| {
+        server.wait_until(|| {
             stream = open(address).ok();
             stream.is_some()
         })?;

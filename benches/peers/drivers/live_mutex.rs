@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::path::Path;
 
 use nix::sys::signal::Signal;
 use serde::Deserialize;
@@ -20,11 +19,11 @@ use crate::scenario::{Hold, LEASE_MS, Load};
 pub(crate) const BROKER: Candidate = Candidate {
     name: "live-mutex",
     what: "live-mutex's broker over TCP, driven as its Node client drives it",
-    start: |scratch| Ok(Box::new(LiveMutex::start(scratch)?)),
+    start: |_| Ok(Box::new(LiveMutex::start()?)),
 };
 
 /// Starts live-mutex's broker.
-pub(crate) fn start(_scratch: &Path) -> Result<(Server, Address), String> {
+pub(crate) fn start() -> Result<(Server, Address), String> {
     let port = process::free_port()?;
     let (mut server, _) = Server::start_and_read(
         node::script("live-mutex-broker.js", "live-mutex")?.arg(port.to_string()),
@@ -39,29 +38,24 @@ struct LiveMutex {
     server: Server,
     version: String,
     address: Address,
-    /// Its broker releases everybody's locks whenever any client disconnects, so who audits
-    /// must stay connected, and must wait until all others are gone.
+    /// Stays connected, for its broker releases all locks when anybody disconnects.
     auditor: Talk,
-    /// What the broker has open when only the auditor is connected.
-    descriptors: usize,
     audits: u64,
 }
 
 impl LiveMutex {
-    fn start(scratch: &Path) -> Result<Self, String> {
+    fn start() -> Result<Self, String> {
         let version = format!(
             "live-mutex {} on Node.js {}",
             node::version_of("live-mutex")?,
             node::node_version()?
         );
-        let (server, address) = start(scratch)?;
-        let auditor = Talk::open(&address, Box::new(Auditor))?;
+        let (server, address) = start()?;
         Ok(Self {
-            descriptors: server.descriptors(),
+            auditor: Talk::open(&address, Box::new(Auditor))?,
             server,
             version,
             address,
-            auditor,
             audits: 0,
         })
     }
@@ -84,10 +78,14 @@ impl Peer for LiveMutex {
         connection(load, index)
     }
 
+    /// Whenever one client disconnects, its broker goes through all keys that it ever saw
+    /// and releases everybody's locks. With a thousand of them it is faster to begin anew.
     fn settle(&mut self) -> Result<(), String> {
-        self.server
-            .wait_until(|server| server.descriptors() <= self.descriptors)
-            .map_err(|error| format!("connections are left: {error}"))
+        let (server, address) = start()?;
+        self.auditor = Talk::open(&address, Box::new(Auditor))?;
+        self.server = server;
+        self.address = address;
+        Ok(())
     }
 
     /// Its broker cannot say what is held: a lock that is granted at once was free.

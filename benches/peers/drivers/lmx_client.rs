@@ -57,7 +57,9 @@ impl Peer for RustClient {
         let Address::Tcp(address) = self.lmx.tcp else {
             unreachable!("the address is TCP")
         };
-        smol::block_on(loops(&address.to_string(), load, window))
+        let sample = smol::block_on(loops(&address.to_string(), load, window))?;
+        self.audit(load)?;
+        Ok(sample)
     }
 }
 
@@ -69,7 +71,9 @@ async fn loops(endpoint: &str, load: &Load, window: Window) -> Result<Sample, St
     let end = begun + window.measure;
     let latency = RefCell::new(stats::histogram());
     let holders = RefCell::new(HashMap::<String, Cell<bool>>::new());
-    let one_loop = async |key: String| -> Result<(), String> {
+    let last = Cell::new(usize::MAX);
+    let handoffs = Cell::new(0);
+    let one_loop = async |index: usize, key: String| -> Result<(), String> {
         loop {
             let before = now();
             if before >= end {
@@ -94,14 +98,17 @@ async fn loops(endpoint: &str, load: &Load, window: Window) -> Result<Sample, St
                 latency
                     .borrow_mut()
                     .saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+                handoffs.set(handoffs.get() + u64::from(last.get() != index));
             }
+            last.set(index);
         }
     };
     // Every loop is a task, as in a program that uses the client.
     let executor = smol::LocalExecutor::new();
     let tasks: Vec<_> = (0..load.connections)
         .flat_map(|connection| (0..load.lanes).map(move |lane| load.key(connection, lane)))
-        .map(|key| executor.spawn(one_loop(key)))
+        .enumerate()
+        .map(|(index, key)| executor.spawn(one_loop(index, key)))
         .collect();
     executor
         .run(async {
@@ -113,5 +120,8 @@ async fn loops(endpoint: &str, load: &Load, window: Window) -> Result<Sample, St
         .await?;
     drop(executor);
     client.clone().close().await;
-    Ok(Sample::of(&latency.borrow(), window.measure))
+    Ok(Sample {
+        handoffs: handoffs.get(),
+        ..Sample::of(&latency.borrow(), window.measure)
+    })
 }

@@ -21,8 +21,8 @@ use crate::stats::{self, Sample};
 pub(crate) const LIVE_MUTEX_CLIENT: Candidate = Candidate {
     name: "node-live-mutex",
     what: "live-mutex's Node client on its own broker",
-    start: |scratch| {
-        let (server, address) = live_mutex::start(scratch)?;
+    start: |_| {
+        let (server, address) = live_mutex::start()?;
         Package::start("live-mutex", Backend::LiveMutex(server), address, None)
     },
 };
@@ -82,6 +82,7 @@ enum Backend {
 #[serde(rename_all = "camelCase")]
 struct Outcome {
     latencies_us: Vec<f64>,
+    handoffs: u64,
     elapsed_ms: f64,
 }
 
@@ -170,6 +171,7 @@ impl Peer for Package {
             .last()
             .and_then(|line| serde_json::from_str(line).ok())
             .ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        self.audit(load)?;
         sample(&outcome)
     }
 }
@@ -187,10 +189,11 @@ fn sample(outcome: &Outcome) -> Result<Sample, String> {
     if latency.is_empty() {
         return Err("no cycle ended within the measured window".into());
     }
-    Ok(Sample::of(
-        &latency,
-        Duration::from_secs_f64(outcome.elapsed_ms / 1_000.0),
-    ))
+    let elapsed = Duration::from_secs_f64(outcome.elapsed_ms / 1_000.0);
+    Ok(Sample {
+        handoffs: outcome.handoffs,
+        ..Sample::of(&latency, elapsed)
+    })
 }
 
 fn is_empty(folder: &Path) -> Result<(), String> {

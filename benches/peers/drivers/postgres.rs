@@ -68,7 +68,7 @@ impl Postgres {
         )?;
         let address = process::loopback(port);
         let mut stream = None;
-        server.wait_until(|_| {
+        server.wait_until(|| {
             stream = open(address).ok();
             stream.is_some()
         })?;

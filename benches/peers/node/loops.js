@@ -4,7 +4,7 @@
 //   node loops.js PACKAGE '{"address":..., "keys":[...], "warmUpMs":..., "measureMs":...}'
 //
 // One loop for each key in `keys`; loops with the same key wait for each other. Prints one
-// line of JSON: {"latenciesUs": [...], "elapsedMs": ...}, cycles of the measured time only.
+// line of JSON: {"latenciesUs": [...], "handoffs": ..., "elapsedMs": ...}, of the measured time only.
 
 const packages = {
   'live-mutex': async ({ port }) => {
@@ -52,7 +52,9 @@ async function main() {
   const until = from + spec.measureMs;
   const latenciesUs = [];
   const holders = new Map();
-  const loop = async (key) => {
+  let handoffs = 0;
+  let last;
+  const loop = async (key, index) => {
     for (let before = performance.now(); before < until;) {
       const held = await client.lock(key);
       const count = (holders.get(key) ?? 0) + 1;
@@ -61,13 +63,17 @@ async function main() {
       holders.set(key, 0);
       await client.unlock(key, held);
       const after = performance.now();
-      if (after >= from && after < until) latenciesUs.push((after - before) * 1000);
+      if (after >= from && after < until) {
+        latenciesUs.push((after - before) * 1000);
+        if (last !== index) handoffs++;
+      }
+      last = index;
       before = after;
     }
   };
   await Promise.all(spec.keys.map(loop));
   await client.end();
-  process.stdout.write(`\n${JSON.stringify({ latenciesUs, elapsedMs: spec.measureMs })}\n`, () =>
+  process.stdout.write(`\n${JSON.stringify({ latenciesUs, handoffs, elapsedMs: spec.measureMs })}\n`, () =>
     process.exit(0));
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::scenario::{Hold, Keys, Load};
+
 use super::{Entry, Measure, Report};
 
 /// The whole report.
@@ -57,14 +59,20 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
         writeln!(out, "\n**{}** (`{}`)\n", load.what, load.name)?;
         writeln!(
             out,
-            "| peer | cycles/s | LMX against it | p50, us | p99, us |\n|---|---:|---:|---:|---:|"
+            "| peer | cycles/s | LMX against it | {}p50, us | p99, us |\n|---|---:|---:|{}---:|---:|",
+            if is_contended(load) {
+                "handoffs/s | "
+            } else {
+                ""
+            },
+            if is_contended(load) { "---:|" } else { "" },
         )?;
         let ours = entries
             .iter()
             .find(|entry| entry.peer.starts_with("lmx"))
             .map(|entry| entry.rate.median);
         for entry in &entries {
-            row(out, entry, ours)?;
+            row(out, load, entry, ours)?;
         }
         let absent: Vec<String> = report
             .absent
@@ -98,16 +106,21 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     Ok(())
 }
 
-fn row(out: &mut String, entry: &Entry, ours: Option<f64>) -> std::fmt::Result {
+fn row(out: &mut String, load: &Load, entry: &Entry, ours: Option<f64>) -> std::fmt::Result {
     let against = match ours {
         Some(ours) if !entry.peer.starts_with("lmx") => {
             format!("{:.2}×", ours / entry.rate.median)
         }
         _ => String::new(),
     };
+    let handoffs = if is_contended(load) {
+        format!("{} | ", number(entry.handoffs.median))
+    } else {
+        String::new()
+    };
     writeln!(
         out,
-        "| {} | {} ({}–{}) | {against} | {} | {} |",
+        "| {} | {} ({}–{}) | {against} | {handoffs}{} | {} |",
         entry.peer,
         number(entry.rate.median),
         number(entry.rate.min),
@@ -115,6 +128,10 @@ fn row(out: &mut String, entry: &Entry, ours: Option<f64>) -> std::fmt::Result {
         number(entry.p50_us.median),
         number(entry.p99_us.median),
     )
+}
+
+fn is_contended(load: &Load) -> bool {
+    load.keys == Keys::One && load.hold == Hold::Exclusive
 }
 
 /// Three digits or more, thousands apart.
