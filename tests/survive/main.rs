@@ -7,3 +7,5 @@ mod harness;
 mod killed;
 mod overload;
 mod restart;
+mod soak;
+mod tls;

@@ -12,19 +12,19 @@ use lmx::core::wire::{Answer, Command, Hello, MAGIC, Reply, Request, frame};
 use crate::harness::{Broker, Process, tcp_port, until};
 
 /// A peer that speaks the native protocol byte by byte.
-struct Peer {
-    stream: TcpStream,
+pub(crate) struct Peer {
+    pub(crate) stream: TcpStream,
     tag: u32,
 }
 
 impl Peer {
-    fn connect(port: u16) -> Self {
+    pub(crate) fn connect(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
         Self { stream, tag: 0 }
     }
 
     /// Connected, with a session.
-    fn open(port: u16) -> Self {
+    pub(crate) fn open(port: u16) -> Self {
         let mut peer = Self::connect(port);
         peer.stream.write_all(&MAGIC).expect("written");
         let hello = peer.request(Command::Hello(Hello {
@@ -43,7 +43,7 @@ impl Peer {
         peer
     }
 
-    fn request(&mut self, body: Command<'_>) -> Vec<u8> {
+    pub(crate) fn request(&mut self, body: Command<'_>) -> Vec<u8> {
         self.tag += 1;
         let mut bytes = Vec::new();
         let request = Request {
@@ -75,7 +75,7 @@ impl Peer {
     }
 }
 
-fn client(port: u16) -> blocking::Client {
+pub(crate) fn client(port: u16) -> blocking::Client {
     blocking::Client::builder()
         .host("127.0.0.1")
         .port(port)
@@ -83,13 +83,13 @@ fn client(port: u16) -> blocking::Client {
         .expect("connected")
 }
 
-fn descriptors(broker: &Broker) -> usize {
+pub(crate) fn descriptors(broker: &Broker) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", broker.pid()))
         .expect("a process")
         .count()
 }
 
-fn resident_kib(broker: &Broker) -> u64 {
+pub(crate) fn resident_kib(broker: &Broker) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", broker.pid()));
     status
         .expect("a process")
