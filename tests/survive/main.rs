@@ -8,4 +8,5 @@ mod killed;
 mod overload;
 mod restart;
 mod soak;
+mod table;
 mod tls;
