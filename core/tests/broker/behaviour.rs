@@ -446,3 +446,60 @@ fn who_reads_slowly_is_neither_idle_nor_stalled() {
     world.read("a", |reply| pongs += u32::from(reply.body == Answer::Pong));
     assert_eq!(pongs, 2000);
 }
+
+#[test]
+fn a_request_may_have_more_keys_than_fit_on_the_stack() {
+    let mut world = World::new(BrokerConfig::default());
+    world.join("a", WINDOW);
+    let keys: Vec<_> = (0..50).map(|key| format!("key{key}")).collect();
+    let mut buffer = [0; 1024];
+    let mut wants = SeqBuf::new(&mut buffer);
+    for key in &keys {
+        let key = key.as_bytes();
+        let mode = Mode::Exclusive;
+        assert!(wants.push(&WantFields { key, mode }));
+    }
+    let fields = AcquireFields {
+        id: request_id(1),
+        wants: wants.finish(),
+        lease: None,
+        wait: Wait::No,
+        keep: false,
+        notify_contended: false,
+        label: b"",
+        owner: None,
+        lock_delay: Duration::ZERO,
+    };
+    world.send("a", Command::Acquire(fields));
+    assert_eq!(grants(&mut world, "a"), [(1, 1)]);
+    for key in &keys {
+        let key = lmx_core::Key::new(key.as_bytes(), 64).unwrap();
+        let view = world.broker.table().inspect(key).expect("it is held");
+        assert_eq!(view.holders_len(), 1);
+    }
+    assert_eq!(world.broker.table().counts().keys, 50);
+}
+
+#[test]
+fn a_confirmation_is_not_taken_back() {
+    let mut world = World::new(BrokerConfig::default());
+    world.join("holder", WINDOW);
+    world.join("waiter", WINDOW);
+    for id in 0..3 {
+        let key = format!("k{id}");
+        ask(&mut world, "holder", id, key.as_bytes(), Mode::Exclusive);
+        ask(
+            &mut world,
+            "waiter",
+            10 + id,
+            key.as_bytes(),
+            Mode::Exclusive,
+        );
+        world.send("holder", Command::Release { id: request_id(id) });
+    }
+    for (confirmed, is_closed) in [(2, false), (2, false), (3, false), (2, true)] {
+        world.peers.get_mut("waiter").unwrap().confirmed = confirmed;
+        world.send("waiter", Command::Ping);
+        assert_eq!(world.peers["waiter"].is_closed, is_closed);
+    }
+}
