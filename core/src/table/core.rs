@@ -106,7 +106,9 @@ impl Core<'_> {
     /// Sets the request's deadline.
     pub(crate) fn arm_request(&mut self, request: u32, at: u64) {
         let order = self.next_timer_order();
-        let waits = self.parts.requests[request as usize].state == State::Waiting;
+        let slot = &mut self.parts.requests[request as usize];
+        slot.flags.set(Flags::TIMED);
+        let waits = slot.state == State::Waiting;
         self.head.request_timers(&mut self.parts).arm(Timer {
             at,
             order: order | if waits { WAITER_ORDER } else { 0 },
@@ -115,7 +117,11 @@ impl Core<'_> {
     }
 
     pub(crate) fn disarm_request(&mut self, request: u32) {
-        self.head.request_timers(&mut self.parts).disarm(request);
+        let flags = &mut self.parts.requests[request as usize].flags;
+        if flags.has(Flags::TIMED) {
+            flags.clear(Flags::TIMED);
+            self.head.request_timers(&mut self.parts).disarm(request);
+        }
     }
 
     /// When the request's lease or wait ends.
@@ -143,6 +149,7 @@ impl Core<'_> {
         if place != NONE && self.parts.lock_heap[place as usize].at >= until {
             return;
         }
+        self.parts.locks[lock as usize].set_delayed(true);
         let order = self.next_timer_order();
         self.head.lock_timers(&mut self.parts).arm(Timer {
             at: until,
@@ -151,8 +158,10 @@ impl Core<'_> {
         });
     }
 
-    pub(crate) fn is_delayed(&self, lock: u32) -> bool {
-        self.parts.lock_places[lock as usize] != NONE
+    /// Ends what keeps the lock from being granted.
+    pub(crate) fn undelay_lock(&mut self, lock: u32) {
+        self.parts.locks[lock as usize].set_delayed(false);
+        self.head.lock_timers(&mut self.parts).disarm(lock);
     }
 
     /// Takes the request out of whichever of its session's rings it stands in.
@@ -219,7 +228,7 @@ impl Core<'_> {
     /// Frees the lock if nobody holds it, waits for it, or is kept from it by a delay.
     pub(crate) fn free_lock_if_idle(&mut self, lock: u32) {
         let slot = self.parts.locks[lock as usize];
-        if slot.key_bytes() == 0 || !slot.is_idle() || self.is_delayed(lock) {
+        if slot.key_bytes() == 0 || !slot.is_idle() || slot.is_delayed() {
             return;
         }
         self.head
@@ -255,10 +264,11 @@ impl Core<'_> {
 impl PartsRef<'_> {
     /// When the request's lease or wait ends.
     pub(crate) fn request_deadline(&self, request: u32) -> Option<u64> {
-        match self.request_places[request as usize] {
-            NONE => None,
-            place => Some(self.request_heap[place as usize].at),
+        if !self.requests[request as usize].flags.has(Flags::TIMED) {
+            return None;
         }
+        let place = self.request_places[request as usize];
+        Some(self.request_heap[place as usize].at)
     }
 }
 

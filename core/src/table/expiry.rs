@@ -56,7 +56,7 @@ impl Core<'_> {
     }
 
     pub(crate) fn end_lock_delay(&mut self, now: u64, lock: u32) {
-        self.head.lock_timers(&mut self.parts).disarm(lock);
+        self.undelay_lock(lock);
         self.serve(now, lock);
         self.free_lock_if_idle(lock);
     }

@@ -53,7 +53,7 @@ impl Core<'_> {
         let slot = &self.parts.locks[lock as usize];
         (slot.waiters == 0 || front)
             && !slot.upgrade_waits()
-            && !self.is_delayed(lock)
+            && !slot.is_delayed()
             && self.is_compatible(lock, kind, permits, capacity)
     }
 
@@ -275,7 +275,7 @@ impl Core<'_> {
     fn next_grantable(&mut self, lock: u32) -> Option<u32> {
         let slot = &self.parts.locks[lock as usize];
         if slot.upgrade_waits() {
-            if slot.holders > 1 || self.is_delayed(lock) || self.is_stalled() {
+            if slot.holders > 1 || slot.is_delayed() || self.is_stalled() {
                 return None;
             }
             let first = self.parts.locks[lock as usize].first;
@@ -292,7 +292,7 @@ impl Core<'_> {
             let slot = &self.parts.locks[lock as usize];
             if slot.first_waiter != at
                 || slot.upgrade_waits()
-                || self.is_delayed(lock)
+                || slot.is_delayed()
                 || !self.is_compatible(lock, claim.kind(), claim.permits, slot.capacity)
             {
                 return None;

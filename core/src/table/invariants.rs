@@ -259,9 +259,19 @@ impl CoreRef<'_> {
                 "only live requests have deadlines"
             );
         }
-        for timer in &parts.lock_heap[..head.lock_timers as usize] {
+        for (slot, place) in parts.requests.iter().zip(parts.request_places) {
             ensure!(
-                parts.locks[timer.slot as usize].key_bytes() != 0,
+                (*place != NONE) == slot.flags.has(Flags::TIMED),
+                "a request knows whether it has a deadline"
+            );
+        }
+        for (slot, place) in parts.locks.iter().zip(parts.lock_places) {
+            ensure!(
+                (*place != NONE) == slot.is_delayed(),
+                "a lock knows whether it is delayed"
+            );
+            ensure!(
+                !slot.is_delayed() || slot.key_bytes() != 0,
                 "only used locks are delayed"
             );
         }
@@ -392,7 +402,7 @@ impl CoreRef<'_> {
         for lock in self.used_locks() {
             let slot = &parts.locks[lock as usize];
             ensure!(
-                !slot.is_idle() || parts.lock_places[lock as usize] != NONE,
+                !slot.is_idle() || slot.is_delayed(),
                 "a lock that nobody has or wants is freed"
             );
             check_ring(parts.claims, slot.first)?;
@@ -600,10 +610,7 @@ impl CoreRef<'_> {
             }
             Some(Kind::Exclusive) => false,
         };
-        slot.first_waiter == at
-            && !slot.upgrade_waits()
-            && parts.lock_places[lock as usize] == NONE
-            && fits
+        slot.first_waiter == at && !slot.upgrade_waits() && !slot.is_delayed() && fits
     }
 
     fn holders_of(&self, lock: &LockSlot) -> impl Iterator<Item = &ClaimSlot> {

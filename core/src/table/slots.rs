@@ -95,6 +95,9 @@ impl Flags {
     pub(crate) const TOLD_ENDED: Self = Self(1 << 11);
     /// Reached by the search for a deadlock that goes on.
     pub(crate) const SEARCHED: Self = Self(1 << 12);
+    /// It has a deadline. Known here so that its place in the heap is only looked up,
+    /// out of the cache, if there is one.
+    pub(crate) const TIMED: Self = Self(1 << 13);
 
     /// Events yet to be polled.
     pub(crate) const TELL: Self = Self(0b111 << 6);
@@ -191,8 +194,8 @@ pub(crate) const LOCK_SLOTS_MAX: u32 = 1 << 30;
 pub(crate) struct LockSlot {
     /// The key; of a longer one the beginning, then the number of its first piece.
     pub(crate) inline: [u8; INLINE_BYTES],
-    /// Bytes in the key, zero if the slot is vacant; topmost bit: upgrade waits.
-    len_and_upgrade: u32,
+    /// Bytes in the key, zero if the slot is vacant, and topmost two marks.
+    len_and_marks: u32,
     pub(crate) hash: u32,
     /// The next lock under the same bucket. Links vacant slots.
     pub(crate) chain: u32,
@@ -435,6 +438,10 @@ impl ClaimSlot {
 
 /// Marks, in a lock's length, that a shared holder waits to become exclusive.
 const UPGRADE: u32 = 1 << 31;
+/// Marks, in a lock's length, that a lock-delay keeps it from being granted. Known here so
+/// that the lock's place in the heap is only looked up, out of the cache, if there is one.
+const DELAYED: u32 = 1 << 30;
+const MARKS: u32 = UPGRADE | DELAYED;
 
 impl LockSlot {
     pub(crate) const fn new(hash: u32) -> Self {
@@ -445,19 +452,31 @@ impl LockSlot {
     }
 
     pub(crate) const fn key_bytes(&self) -> usize {
-        (self.len_and_upgrade & !UPGRADE) as usize
+        (self.len_and_marks & !MARKS) as usize
     }
 
     pub(crate) const fn set_key_bytes(&mut self, bytes: u32) {
-        self.len_and_upgrade = bytes | (self.len_and_upgrade & UPGRADE);
+        self.len_and_marks = bytes | (self.len_and_marks & MARKS);
     }
 
     pub(crate) const fn upgrade_waits(&self) -> bool {
-        self.len_and_upgrade & UPGRADE != 0
+        self.len_and_marks & UPGRADE != 0
     }
 
     pub(crate) const fn set_upgrade_waits(&mut self, waits: bool) {
-        self.len_and_upgrade = (self.len_and_upgrade & !UPGRADE) | if waits { UPGRADE } else { 0 };
+        self.mark(UPGRADE, waits);
+    }
+
+    pub(crate) const fn is_delayed(&self) -> bool {
+        self.len_and_marks & DELAYED != 0
+    }
+
+    pub(crate) const fn set_delayed(&mut self, delayed: bool) {
+        self.mark(DELAYED, delayed);
+    }
+
+    const fn mark(&mut self, mark: u32, is_set: bool) {
+        self.len_and_marks = (self.len_and_marks & !mark) | if is_set { mark } else { 0 };
     }
 
     /// Whether the key goes on in pieces.
@@ -520,7 +539,7 @@ impl Slot for ClaimSlot {
 impl Slot for LockSlot {
     const VACANT: Self = Self {
         inline: [0; INLINE_BYTES],
-        len_and_upgrade: 0,
+        len_and_marks: 0,
         hash: 0,
         chain: NONE,
         first: NONE,
