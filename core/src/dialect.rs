@@ -1,3 +1,3 @@
 //! Protocols besides LMX's own, spoken on the same port over the same lock table.
 
-pub mod live_mutex;
+pub(crate) mod live_mutex;

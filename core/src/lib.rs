@@ -140,7 +140,7 @@ pub mod broker;
 pub mod client;
 mod config;
 #[cfg(feature = "alloc")]
-pub mod dialect;
+mod dialect;
 mod id;
 mod index;
 mod key;

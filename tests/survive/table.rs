@@ -6,9 +6,15 @@ fn every_fault_in_the_table_has_its_test() {
     let document =
         std::fs::read_to_string(root.join("docs/ARCHITECTURE.md")).expect("the document");
     let (_, section) = document.split_once("\n### Faults\n").expect("the section");
-    let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
+    let section = section
+        .split_once("\n## ")
+        .map_or(section, |(section, _)| section);
     let mut rows = 0;
-    for row in section.lines().filter(|line| line.starts_with("| ")).skip(1) {
+    for row in section
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .skip(1)
+    {
         let shown_by = row.split('|').nth(3).expect("three columns").trim();
         let (file, test) = shown_by
             .trim_matches('`')

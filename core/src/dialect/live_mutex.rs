@@ -43,7 +43,7 @@ const MISMATCH_GRACE: Duration = Duration::from_secs(2);
 
 /// All connections that speak live-mutex's protocol, as a pure state machine.
 #[derive(Debug)]
-pub struct LiveMutex {
+pub(crate) struct LiveMutex {
     connections: BTreeMap<ConnectionId, Connection>,
     sessions: BTreeMap<SessionId, ConnectionId>,
     write_keys: write_keys::WriteKeys,
@@ -63,7 +63,7 @@ pub struct LiveMutex {
 
 /// What a connection's transport is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output<'a> {
+pub(crate) enum Output<'a> {
     /// Write these bytes: one or more whole lines.
     Bytes(&'a [u8]),
     /// Close, once everything before is written.
@@ -73,8 +73,7 @@ pub enum Output<'a> {
 impl LiveMutex {
     /// No connection yet. The longest replies, which list keys, end before
     /// `reply_bytes_max`.
-    #[must_use]
-    pub fn new(now: Instant, limits: &TableConfig, reply_bytes_max: u32) -> Self {
+    pub(crate) fn new(now: Instant, limits: &TableConfig, reply_bytes_max: u32) -> Self {
         Self {
             connections: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -92,25 +91,22 @@ impl LiveMutex {
     }
 
     /// A connection turned out to speak this protocol.
-    pub fn connect(&mut self, connection: ConnectionId) {
+    pub(crate) fn connect(&mut self, connection: ConnectionId) {
         self.connections.insert(connection, Connection::default());
     }
 
-    /// Whether the session belongs to one of these connections: its events go to
-    /// [`handle_event`](Self::handle_event).
-    #[must_use]
-    pub fn has_session(&self, session: SessionId) -> bool {
+    /// Whether the session belongs to this protocol.
+    fn has_session(&self, session: SessionId) -> bool {
         self.sessions.contains_key(&session) || self.write_keys.is_session(session)
     }
 
     /// The connection that a session of this protocol belongs to.
-    #[must_use]
-    pub fn connection_of(&self, session: SessionId) -> Option<ConnectionId> {
+    pub(crate) fn connection_of(&self, session: SessionId) -> Option<ConnectionId> {
         self.sessions.get(&session).copied()
     }
 
     /// A line has arrived, without its newline.
-    pub fn handle_line(
+    pub(crate) fn handle_line(
         &mut self,
         now: Instant,
         connection: ConnectionId,
@@ -139,7 +135,7 @@ impl LiveMutex {
     }
 
     /// The table has an event for one of this protocol's sessions.
-    pub fn handle_event(
+    pub(crate) fn handle_event(
         &mut self,
         now: Instant,
         session: SessionId,
@@ -172,7 +168,7 @@ impl LiveMutex {
 
     /// The connection is gone: its waits are cancelled, its holds released but those
     /// that were to be kept.
-    pub fn handle_disconnect(
+    pub(crate) fn handle_disconnect(
         &mut self,
         now: Instant,
         connection: ConnectionId,
@@ -192,7 +188,7 @@ impl LiveMutex {
     }
 
     /// Does everything that is due at or before `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(due, connection, wake)) = self.wakes.first()
             && due <= now
         {
@@ -205,19 +201,18 @@ impl LiveMutex {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is next due. May change with every call.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.wakes.first().map(|(due, ..)| *due)
     }
 
     /// The next thing to do to a connection. Drain it after every `handle_*` call.
-    pub fn poll_output(&mut self) -> Option<(ConnectionId, Output<'_>)> {
+    pub(crate) fn poll_output(&mut self) -> Option<(ConnectionId, Output<'_>)> {
         self.outbox.poll()
     }
 
     /// The next request that was made to be kept beyond its connection, and its lease: so
     /// that whoever owns the table can see to it that it is kept beyond a restart, too.
-    pub fn poll_kept(&mut self) -> Option<(RequestId, Option<Duration>)> {
+    pub(crate) fn poll_kept(&mut self) -> Option<(RequestId, Option<Duration>)> {
         self.kept.pop()
     }
 
