@@ -221,11 +221,7 @@ fn streams_end_with_their_broker() {
     smol::block_on(async {
         let broker = broker().await;
         let (mut near, far) = pipe();
-        let serving = {
-            // Its own handle is not needed to serve.
-            let serve = broker.serve(far);
-            async move { serve.await }
-        };
+        let serving = broker.serve(far);
         let talk = async {
             near.write_all(&MAGIC).await.unwrap();
             near.write_all(&request(1, hello())).await.unwrap();
