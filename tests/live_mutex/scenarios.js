@@ -161,7 +161,7 @@ const scenarios = {
     const [a, b, c] = [await connect(), await connect(), await connect()];
     const {id} = await a.acquire('k', {ttl: null});
     const order = [];
-    const first = b.acquire('k', {lockRequestTimeout: 50, maxRetries: 20})
+    const first = b.acquire('k', {lockRequestTimeout: 250, maxRetries: 20})
       .then(v => (order.push('b'), b.release('k', v.id)));
     await settled(b);
     const second = c.acquire('k').then(v => (order.push('c'), c.release('k', v.id)));
