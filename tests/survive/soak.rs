@@ -1,6 +1,6 @@
 //! Mixed load for a long time: nothing may be left of it.
 //!
-//! `LMX_SOAK_CYCLES` says how long: about 1,000,000 take an hour on two cores.
+//! `LMX_SOAK_CYCLES` says how long: 100,000 take about two minutes on two busy cores.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;

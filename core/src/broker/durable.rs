@@ -22,15 +22,17 @@
 //! come back and reclaimed, or its time is up; and if there may be others, until the
 //! record's `reach` has passed.
 
+mod takeover;
+
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::connections::Queue;
 use super::record::{Believer, KeptHold, Record};
-use super::{Broker, BrokerConfig, ConfigError};
-use crate::table::{AcquireError, ForceTarget, RequestView};
-use crate::{Acquire, FencingToken, Instant, Key, Mode, RequestId, SessionId, Want};
+use super::{Broker, BrokerConfig};
+use crate::table::RequestView;
+use crate::{FencingToken, Instant, Mode, RequestId, SessionId};
 
 /// Tokens reserved at one time.
 const TOKEN_BLOCK: u64 = 1 << 22;
@@ -273,55 +275,6 @@ impl Broker {
         self.durable.outstanding.len()
     }
 
-    /// Puts back the kept holds of before.
-    pub(super) fn restore(
-        &mut self,
-        now: Instant,
-        holds: Vec<KeptHold>,
-    ) -> Result<(), ConfigError> {
-        if holds.is_empty() {
-            return Ok(());
-        }
-        // Reclaims need a grace period, however short.
-        self.table.begin_grace(
-            now,
-            self.grace_until.unwrap_or(now + Duration::from_nanos(1)),
-        );
-        for hold in holds {
-            self.restore_one(now, &hold)
-                .map_err(|error| ConfigError::NotRestored { error })?;
-            self.durable.watched.insert(hold.id, hold.lease);
-        }
-        if self.grace_until.is_none() {
-            self.table.end_grace(now);
-        }
-        Ok(())
-    }
-
-    fn restore_one(&mut self, now: Instant, hold: &KeptHold) -> Result<(), AcquireError> {
-        let mut wants = Vec::with_capacity(hold.keys.len());
-        for (key, mode) in &hold.keys {
-            let max = self.config.table.key_bytes_max;
-            let key = Key::new(key, max).map_err(|_| AcquireError::KeyTooLong { max })?;
-            wants.push(Want { key, mode: *mode });
-        }
-        let ask = Acquire {
-            lease: hold.lease,
-            keep: true,
-            label: &hold.label,
-            ..Acquire::new(hold.id, &wants)
-        };
-        // Its session is gone; it goes on without one.
-        let session = self
-            .table
-            .open_session(now, Duration::ZERO)
-            .map_err(|_| AcquireError::UnknownSession)?;
-        let restored = self.table.reclaim(now, session, &ask, hold.token);
-        let closed = self.table.close_session(now, session);
-        debug_assert!(closed.is_ok(), "it was opened above");
-        restored.map(|_| ())
-    }
-
     /// A session was opened for this connection, which is yet to be told.
     pub(super) fn note_session(&mut self, now: Instant, index: u32, window: Duration) {
         if !self.durable.is_on {
@@ -422,58 +375,6 @@ impl Broker {
             self.durable.outstanding.clear();
             self.durable.refresh_at.get_or_insert(now + REFRESH_DELAY);
         }
-    }
-
-    /// A session of before has put back all it had, or will never do so.
-    pub(super) fn note_reclaimed(&mut self, now: Instant, before: (u64, SessionId)) {
-        if self.durable.outstanding.remove(&before).is_none() {
-            return;
-        }
-        self.durable.refresh_at.get_or_insert(now + REFRESH_DELAY);
-        let Some(until) = self.grace_until else {
-            return;
-        };
-        match self.durable.grace_until().filter(|&until| until > now) {
-            Some(earlier) if earlier < until => {
-                self.grace_until = Some(earlier);
-                self.table.begin_grace(now, earlier);
-            }
-            Some(_) => {}
-            None => {
-                self.grace_until = None;
-                self.table.end_grace(now);
-            }
-        }
-    }
-
-    /// Ends restored holds that stand in the way of a reclaim of a later grant: that it
-    /// was granted shows that they had ended, and only their end was not yet recorded.
-    pub(super) fn drop_superseded(
-        &mut self,
-        now: Instant,
-        wants: &[Want<'_>],
-        token: FencingToken,
-    ) -> bool {
-        let mut superseded = Vec::new();
-        for want in wants {
-            let Some(view) = self.table.inspect(want.key) else {
-                continue;
-            };
-            superseded.extend(
-                view.holders()
-                    .filter(|holder| {
-                        holder.session().is_none()
-                            && holder.grant().is_some_and(|grant| grant.token < token)
-                            && excludes(holder.mode(), want.mode)
-                            && self.durable.watched.contains_key(&holder.id())
-                    })
-                    .map(|holder| holder.id()),
-            );
-        }
-        for &id in &superseded {
-            self.table.force_release(now, ForceTarget::Request(id));
-        }
-        !superseded.is_empty()
     }
 
     /// Before the connections are closed: who holds must be waited for by the successor,
@@ -618,14 +519,6 @@ impl Broker {
             self.durable.held_back.push(index);
         }
     }
-}
-
-/// Whether two holds of one key in these modes can never be at one time.
-fn excludes(one: Mode, other: Mode) -> bool {
-    !matches!(
-        (one, other),
-        (Mode::Shared, Mode::Shared) | (Mode::Semaphore { .. }, Mode::Semaphore { .. })
-    )
 }
 
 fn believers(sessions: impl Iterator<Item = ((u64, SessionId), Duration)>) -> Vec<Believer> {

@@ -158,11 +158,16 @@ impl Drive {
     fn serve(&mut self) -> Result<(), BrokerError> {
         let hub = Arc::clone(&self.hub);
         let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut is_in_grace = hub.lock().machine.grace_until().is_some();
         let (mut stop_at, mut stop_at_latest) = (None, None);
         loop {
             let timeout = {
                 let mut state = hub.lock();
                 state.handle_timeout(clock::now());
+                if is_in_grace && state.machine.grace_until().is_none() {
+                    is_in_grace = false;
+                    tracing::info!("nobody of before the restart can still hold: serving all");
+                }
                 state.read_hungry(&mut self.buffer);
                 self.accept(&mut state);
                 let now = clock::now();
