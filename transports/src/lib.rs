@@ -16,5 +16,6 @@ pub use client::{
     BoxStream, Client, ClientBuilder, ConnectError, ConvertError, Guard, Inspection, Lock,
     LockError, LockFuture, Lost, QueryError, ReleaseError, RenewError, Stream,
 };
+pub use launch::launch_if_absent;
 pub use net::{DEFAULT_HOST, DEFAULT_PORT, Endpoint, EndpointError};
 pub use pool::Pool;

@@ -328,6 +328,27 @@ fn a_renewal_that_is_not_answered_is_tried_once_more_before_the_lease_ends() {
 }
 
 #[test]
+fn an_answer_at_the_deadline_itself_comes_too_late() {
+    let mut script = Script::new(ms(600_000));
+    script.acquire();
+    let grant = script.grant(1, Some(at(3000)));
+    script.says(To::Oldest, grant);
+    script.pass(ms(2000));
+    script.client.renew(script.now, ID, Some(ms(60_000)));
+    script.sent();
+    // Nobody has looked at the clock when the answer arrives.
+    script.now = at(3000);
+    let deadline = Some(at(62_000) + AHEAD);
+    script.said_at(at(2000), To::Oldest, Answer::Renewed { id: ID, deadline });
+    let lost = ClientEvent::Lost {
+        id: ID,
+        why: Loss::Expired,
+    };
+    assert_eq!(script.events()[1..], [lost]);
+    assert_eq!(script.good_until(), None);
+}
+
+#[test]
 fn a_renewal_of_what_is_gone_ends_the_renewing() {
     let mut script = Script::new(ms(600_000));
     let request = LockRequest {
