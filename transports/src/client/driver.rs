@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use lmx_core::Instant;
@@ -108,6 +108,16 @@ impl Driver {
             }
             return Poll::Pending;
         }
+    }
+
+    /// It panicked: nothing is left to be done but to say so.
+    pub(super) fn give_up(&mut self) {
+        self.connecting = None;
+        let mut state = self.shared.lock();
+        state.abandon(clock::now());
+        let wake = state.take_wake();
+        drop(state);
+        wake.into_iter().for_each(Waker::wake);
     }
 
     /// The outcome of the attempt to connect, outside of the lock, for it may be anybody's

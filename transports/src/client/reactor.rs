@@ -7,9 +7,10 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use lmx_core::Instant;
@@ -236,9 +237,14 @@ impl Tasks {
             return;
         };
         task.kick.is_posted.store(false, Ordering::SeqCst);
-        let poll = task
-            .driver
-            .poll(&mut Context::from_waker(&task.waker), &mut self.buffer);
+        let cx = &mut Context::from_waker(&task.waker);
+        let (driver, buffer) = (&mut task.driver, &mut self.buffer);
+        // A user's connector or stream may panic, and the other clients are not to blame.
+        let poll = catch_unwind(AssertUnwindSafe(|| driver.poll(cx, buffer)));
+        let poll = poll.unwrap_or_else(|_| {
+            driver.give_up();
+            Poll::Ready(())
+        });
         let due = task.driver.due();
         if let Some(before) = task.due
             && Some(before) != due

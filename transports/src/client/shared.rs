@@ -252,6 +252,26 @@ impl State {
         self.wake.append(&mut self.link_wakers);
     }
 
+    /// The driver is no more, and the machine may be in the middle of anything: everything
+    /// that is waited for has come to nothing.
+    pub(super) fn abandon(&mut self, now: Instant) {
+        self.machine = Machine::new(now, ClientConfig::default());
+        self.machine.close(now);
+        for slot in self.slots.values_mut() {
+            let end = match slot.held {
+                Some(_) => End::Lost(Loss::SessionLost),
+                None => End::Refused(Refusal::Closed),
+            };
+            slot.end.get_or_insert(end);
+            self.wake.append(&mut slot.wakers);
+        }
+        for slot in self.queries.values_mut() {
+            slot.answer.get_or_insert(QueryAnswer::Lost);
+            self.wake.extend(slot.waker.take());
+        }
+        self.finish();
+    }
+
     /// Begins to keep what is known about the request; [`leave`](Self::leave) ends it.
     pub(super) fn enter(&mut self, id: RequestId) -> &mut Slot {
         let slot = self.slots.entry(id).or_default();

@@ -6,7 +6,7 @@ use lmx_core::RequestId;
 use lmx_core::client::Loss;
 use lmx_transports::clock;
 use lmx_transports::state::StatePlace;
-use lmx_transports::{Broker, Client, ConnectError, LockError, Pool, ReleaseError};
+use lmx_transports::{Broker, Client, ConnectError, Endpoint, LockError, Pool, ReleaseError};
 use smol::future::FutureExt;
 
 use super::{LONG, broker, connect, run, setup, until};
@@ -32,6 +32,25 @@ fn a_lock_is_granted_and_released() {
         let guard = client.lock("key").await.expect("a grant");
         assert!(guard.token() > first);
         client.close().await;
+    });
+}
+
+#[test]
+fn what_is_not_said_is_as_in_live_mutex() {
+    assert_eq!(Endpoint::default().to_string(), "localhost:6970");
+    run(async {
+        let broker = broker().await;
+        let client = connect(&broker).await;
+        assert_eq!(client.status().await.expect("an answer").sessions, 1);
+        let guard = client.lock("key").await.expect("a grant");
+        let found = client.inspect("key").await.expect("an answer");
+        let lease = found.requests[0].remaining.expect("it has a lease");
+        assert!(lease <= Duration::from_secs(4), "{lease:?}");
+        assert!(!found.requests[0].keep);
+        // What waits does so for three times three seconds.
+        let lock = format!("{:?}", client.lock("key"));
+        assert!(lock.contains("wait: For(9s)"), "{lock}");
+        drop(guard);
     });
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lmx_core::broker::BrokerConfig;
 use lmx_core::client::Loss;
 use lmx_transports::broker::default_config;
-use lmx_transports::{Broker, Client, LockError};
+use lmx_transports::{Broker, Client, ConnectError, LockError};
 
 use super::proxy::Proxy;
 use super::{LONG, broker, connect, run, until};
@@ -189,5 +189,37 @@ fn a_guard_dropped_without_a_connection_gives_its_lock_back_later() {
         until(&direct, "key", 1, 0).await;
         proxy.refuse(false);
         until(&direct, "key", 0, 0).await;
+    });
+}
+
+#[test]
+fn a_connector_that_panics_ends_its_own_client_only() {
+    run(async {
+        let broker = broker().await;
+        let other = connect(&broker).await;
+        let guard = other.lock("key").await.expect("a grant");
+        let panics = || -> std::future::Ready<std::io::Result<smol::net::TcpStream>> {
+            panic!("a bug in a connector")
+        };
+        let error = Client::builder().connector(panics).connect().await;
+        let error = error.expect_err("it has panicked");
+        assert!(matches!(error, ConnectError::Closed), "{error}");
+        guard.release().await.expect("a release");
+    });
+}
+
+#[test]
+fn a_stream_of_the_users_own_is_as_good() {
+    run(async {
+        let broker = broker().await;
+        let address = address(&broker);
+        let connector = move || smol::net::TcpStream::connect(address);
+        let client = Client::builder().connector(connector).connect().await;
+        let client = client.expect("a connection");
+        let guard = client.lock("key").await.expect("a grant");
+        let waiting = smol::spawn(client.lock("key").into_future());
+        guard.release().await.expect("a release");
+        drop(waiting.await.expect("a grant"));
+        client.close().await;
     });
 }
