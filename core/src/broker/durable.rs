@@ -326,7 +326,18 @@ impl Broker {
             (Some(_), _) => None,
         };
         self.durable.watched.insert(id, longest);
-        if known.is_some_and(|known| known != longest) {
+        // A hold that was too short to be recorded, and has been renewed for longer, begins
+        // without the table having changed; `guard` would not see it.
+        let is_held = || {
+            self.table
+                .request(id)
+                .is_some_and(|it| it.grant().is_some())
+        };
+        let has_grown = match known {
+            Some(known) => known != longest,
+            None => self.table.kept_changes() == self.durable.kept_changes && is_held(),
+        };
+        if has_grown {
             let version = self.durable.change();
             self.hold_back(index, version);
         }
