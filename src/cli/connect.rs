@@ -1,6 +1,9 @@
 //! A client for the broker that was named, started first if that was asked for; and what
 //! its errors mean for a command.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -30,7 +33,7 @@ pub(super) async fn connect_for(
             return Err(Failure::usage("--launch starts no broker that speaks TLS")
                 .hint("start one with `lmx start --tls-cert PATH --tls-key PATH`"));
         }
-        launch(&place.endpoint).await?;
+        launch(place).await?;
     }
     let mut builder = Client::builder()
         .name(format!("{name}, pid {}", std::process::id()))
@@ -48,13 +51,17 @@ pub(super) async fn connect_for(
         .map_err(|error| not_connected(&error))
 }
 
-async fn launch(endpoint: &Endpoint) -> Result<(), Failure> {
+async fn launch(place: &Place) -> Result<(), Failure> {
     let mut program = Command::new(this_program());
+    program.arg0("lmx");
     for name in ["LMX_HOST", "LMX_PORT", "LMX_UNIX", "use_uds"] {
         program.env_remove(name);
     }
+    if let Some(token) = &place.auth_token {
+        program.env("LMX_AUTH_TOKEN", OsStr::from_bytes(token));
+    }
     program.args(["start", "--detached"]);
-    match endpoint {
+    match &place.endpoint {
         Endpoint::Tcp { host, port } => {
             program.args(["--host", host, "--port", &port.to_string()]);
         }
@@ -62,7 +69,7 @@ async fn launch(endpoint: &Endpoint) -> Result<(), Failure> {
             program.args(["--no-tcp", "--unix"]).arg(path);
         }
     }
-    match launch_detached(endpoint.clone(), program).await {
+    match launch_detached(place.endpoint.clone(), program).await {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::new(exit::UNREACHABLE, error.to_string())),
     }

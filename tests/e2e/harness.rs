@@ -144,6 +144,18 @@ impl Broker {
         );
     }
 
+    /// Waits until the lease of the one who holds a key has been renewed.
+    pub(crate) fn until_renewed(&self, key: &str) {
+        // From grant to end: only a renewal moves that, give or take the rounding.
+        let lasts_ms = || {
+            let holder = &self.json(&["inspect", key])["holders"][0];
+            let ms = |name: &str| holder[name].as_u64().expect("it is held, with a lease");
+            ms("age_ms") + ms("remaining_ms")
+        };
+        let before = lasts_ms();
+        until(&format!("a renewal of {key}"), || lasts_ms() > before + 50);
+    }
+
     /// A file in its folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

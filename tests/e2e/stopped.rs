@@ -72,7 +72,7 @@ fn a_stopped_holder_is_passed_by_and_learns_it_when_it_goes_on() {
 #[test]
 fn the_command_of_a_stopped_run_is_dead_before_the_next_one_starts() {
     let broker = Broker::start();
-    let options = ["--lease", "500ms"];
+    let options = ["--lease", "2s"];
     let mut first = Process::spawn(broker.run_sh("k", &options, "echo $$; sleep 1000"));
     let shell = first.pid_line();
     first.signal(Signal::SIGSTOP);
@@ -89,7 +89,7 @@ fn the_command_of_a_stopped_run_is_dead_before_the_next_one_starts() {
 #[test]
 fn a_run_that_was_stopped_with_its_watchdog_kills_its_command_when_it_goes_on() {
     let broker = Broker::start();
-    let options = ["--lease", "500ms"];
+    let options = ["--lease", "2s"];
     let mut first = Process::spawn(broker.run_sh("k", &options, "echo $$; sleep 1000"));
     let shell = first.pid_line();
     let others = super::run::children(first.pid());
@@ -112,7 +112,7 @@ fn a_stopped_run_under_an_ignored_loss_goes_on() {
     let broker = Broker::start();
     let mut run = Process::spawn(broker.run_sh(
         "k",
-        &["--lease", "500ms", "--on-lost", "ignore"],
+        &["--lease", "2s", "--on-lost", "ignore"],
         "echo $$; while ! test -e go; do sleep 0.02; done; exit 5",
     ));
     let shell = run.pid_line();
