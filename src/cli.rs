@@ -2,6 +2,7 @@
 //! module for each thing it can do.
 
 mod acquire;
+mod alias;
 mod args;
 mod bench;
 mod compat;
@@ -22,34 +23,31 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+pub use alias::exec_lmx;
+
+use alias::Alias;
 use args::{Args, Command, InspectBrokerArgs};
 use exit::Failure;
 
 /// What every command ends with: an exit code, or the reason for another one.
 type Outcome = Result<u8, Failure>;
 
-/// The `lmx` command.
+/// The `lmx` command, or the one of live-mutex's whose name it was started under.
 #[must_use]
 pub fn main() -> ExitCode {
-    main_with(std::env::args_os().collect())
-}
-
-/// One of live-mutex's commands: `lmx SUBCOMMAND` under another name.
-#[must_use]
-pub fn main_as(subcommand: &str) -> ExitCode {
     let mut typed: Vec<OsString> = std::env::args_os().collect();
-    if typed.is_empty() {
-        typed.push("lmx".into());
+    match alias::of(&typed) {
+        None => main_with(typed),
+        Some(Alias::Subcommand(name)) => {
+            typed.insert(1, name.into());
+            main_with(typed)
+        }
+        Some(Alias::InspectBroker) => inspect_broker(typed),
     }
-    typed.insert(1, subcommand.into());
-    main_with(typed)
 }
 
-/// live-mutex's `lmx_inspect_broker`.
-#[must_use]
-pub fn inspect_broker() -> ExitCode {
-    let typed = compat::join_option_objects(std::env::args_os().collect());
-    match InspectBrokerArgs::try_parse_from(typed) {
+fn inspect_broker(typed: Vec<OsString>) -> ExitCode {
+    match InspectBrokerArgs::try_parse_from(compat::join_option_objects(typed)) {
         Ok(typed) => end(query::ask_on_stdin(typed)),
         Err(error) => exit::for_clap(&error),
     }

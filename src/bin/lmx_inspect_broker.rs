@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    lmx::cli::inspect_broker()
+    lmx::cli::exec_lmx()
 }

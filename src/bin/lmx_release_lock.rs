@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    lmx::cli::main_as("release")
+    lmx::cli::exec_lmx()
 }
