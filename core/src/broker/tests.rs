@@ -3,7 +3,8 @@ use alloc::{vec, vec::Vec};
 use super::connection::Connection;
 use super::connections::{Connections, Queue};
 use super::lines::{self, FirstLine, LineDecoder};
-use crate::Instant;
+use super::session;
+use crate::{Instant, SessionId};
 
 fn lines_of(decoder: &mut LineDecoder, mut input: &[u8]) -> Vec<Vec<u8>> {
     let mut lines = Vec::new();
@@ -122,4 +123,38 @@ fn queues_keep_the_order_of_time_whoever_leaves() {
         order.push((index, since.as_nanos() / 1_000_000));
     }
     assert_eq!(order, [(all[1], 2), (all[3], 4), (all[0], 10)]);
+}
+
+#[test]
+fn a_ticket_is_of_one_seed_one_run_and_one_session() {
+    let seed = [7; 16];
+    let session = SessionId::from_u64(5);
+    let ticket = session::ticket(&seed, 3, session);
+    assert!(session::is_genuine(&seed, &ticket));
+    assert!(!session::is_genuine(&[8; 16], &ticket));
+    let others = [
+        session::ticket(&[8; 16], 3, session),
+        session::ticket(&seed, 4, session),
+        session::ticket(&seed, 3, SessionId::from_u64(6)),
+    ];
+    for other in others {
+        assert_ne!(other.secret, ticket.secret);
+    }
+    for bit in 0..128 {
+        let mut forged = ticket;
+        forged.secret[bit / 8] ^= 1 << (bit % 8);
+        assert!(!session::is_genuine(&seed, &forged));
+    }
+}
+
+#[test]
+fn output_that_is_never_quite_read_does_not_grow() {
+    let mut output = Connection::new().output;
+    output.buffer(Vec::new).extend_from_slice(&[0; 10]);
+    for _ in 0..10_000 {
+        output.buffer(Vec::new).extend_from_slice(&[0; 100]);
+        output.consume(100);
+        assert_eq!(output.len(), 10);
+    }
+    assert!(output.take_buffer().capacity() < 16 * 1024);
 }
