@@ -130,3 +130,6 @@ impl Timers<'_> {
 pub(crate) const fn parent(place: usize) -> usize {
     (place - 1) / ARITY
 }
+
+#[cfg(test)]
+mod tests;

@@ -279,3 +279,6 @@ pub(crate) fn hash_id(seed: [u64; 2], [high, low]: [u64; 2]) -> u32 {
     bytes[8..].copy_from_slice(&low.to_le_bytes());
     hash_bytes(seed, &bytes)
 }
+
+#[cfg(test)]
+mod tests;
