@@ -327,6 +327,24 @@ fn a_long_lease_of_a_kept_hold_survives_a_crash() {
 }
 
 #[test]
+fn a_short_kept_hold_that_is_renewed_without_end_survives_a_crash() {
+    let mut world = World::new();
+    let (mut peer, _) = world.session();
+    let second = Some(Duration::from_secs(1));
+    peer.ask(&mut world, 1, "key", true, second, None);
+    world.write();
+    assert_eq!(peer.words(&mut world), ["granted 1 1"]);
+    let id = RequestId::from_u128(1);
+    peer.send(&mut world, Command::Renew { id, lease: None });
+    // It is not said before a successor would know.
+    assert_eq!(peer.read(&mut world), [0; 0]);
+    world.write();
+    assert_ne!(peer.read(&mut world), [0; 0]);
+    let holds = &world.disk.as_ref().unwrap().holds;
+    assert_eq!((holds[0].id, holds[0].lease), (id, None));
+}
+
+#[test]
 fn after_a_crash_reclaims_are_honoured_and_others_wait_for_them() {
     let mut world = World::new();
     let (mut holder, ticket) = world.session();
