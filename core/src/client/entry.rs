@@ -73,6 +73,8 @@ pub(super) enum Belief {
     BeforeRestart {
         /// Until when it was good then.
         until: Option<Instant>,
+        /// When its lease ends, whatever the broker that is connected now would make of it.
+        lease_until: Option<Instant>,
     },
 }
 
@@ -150,7 +152,7 @@ impl Hold {
 
     /// Until when the hold is surely held, on this client's clock.
     pub(super) fn good_until(&self, view: &View, session: Option<Duration>) -> Option<Instant> {
-        if let Belief::BeforeRestart { until } = self.belief {
+        if let Belief::BeforeRestart { until, .. } = self.belief {
             return until;
         }
         let lease = self
@@ -158,6 +160,14 @@ impl Hold {
             .map(|deadline| view.local(deadline).unwrap_or(Instant::EPOCH));
         let session = session.and_then(|window| view.since_answered(window));
         [lease, session, self.shortened].into_iter().flatten().min()
+    }
+
+    /// When its lease ends, on this client's clock.
+    pub(super) fn lease_until(&self, view: &View) -> Option<Instant> {
+        match self.belief {
+            Belief::BeforeRestart { lease_until, .. } => lease_until,
+            Belief::Current => self.deadline.and_then(|deadline| view.local(deadline)),
+        }
     }
 
     /// Why a hold that can no longer be believed in was lost.

@@ -84,7 +84,9 @@ impl Client {
             match &mut entry.phase {
                 Phase::Waiting(waiting) => waiting.queued = false,
                 Phase::Held(hold) => {
-                    if let Belief::BeforeRestart { until: Some(until) } = hold.belief
+                    if let Belief::BeforeRestart {
+                        until: Some(until), ..
+                    } = hold.belief
                         && until <= now
                     {
                         self.lose(now, id, Loss::Unconfirmed);
@@ -100,7 +102,8 @@ impl Client {
         for entry in self.entries.values_mut() {
             if let Phase::Held(hold) = &mut entry.phase {
                 let until = hold.good_until(&self.view, self.session.holds(&entry.request));
-                hold.belief = Belief::BeforeRestart { until };
+                let lease_until = hold.lease_until(&self.view);
+                hold.belief = Belief::BeforeRestart { until, lease_until };
                 hold.shortened = None;
             }
         }

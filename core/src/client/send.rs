@@ -1,6 +1,8 @@
 //! What the client asks of the broker. Without a connection nothing is sent: all of it is
 //! sent by [`resume`](super::resume) once there is one.
 
+use core::time::Duration;
+
 use super::entry::{Phase, Step, renew_at};
 use super::flight::About;
 use super::link::Link;
@@ -101,11 +103,19 @@ impl Client {
             unreachable!("only what was held is reclaimed");
         };
         let token = hold.token;
-        let sent =
-            self.outbox
-                .send_request(now, About::Reclaim, &entry.request, Wait::No, |request| {
-                    Command::Reclaim { request, token }
-                });
+        let mut request = entry.request.clone();
+        if !request.renew
+            && let Some(until) = hold.lease_until(&self.view)
+        {
+            // A lease that is not renewed is a limit: a restart does not begin it anew.
+            let left = until.saturating_duration_since(now);
+            request.lease = Some(left.max(Duration::from_nanos(1)));
+        }
+        let sent = self
+            .outbox
+            .send_request(now, About::Reclaim, &request, Wait::No, |request| {
+                Command::Reclaim { request, token }
+            });
         if sent.is_err() {
             // The broker takes shorter frames than it did when this was granted.
             self.remove(id);

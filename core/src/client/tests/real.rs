@@ -868,6 +868,29 @@ fn a_session_that_was_lost_loses_its_holds_and_its_waiters_queue_again() {
 }
 
 #[test]
+fn etcd_13294_a_restart_does_not_begin_a_limited_lease_anew() {
+    let mut world = World::new();
+    let client = world.client();
+    let request = LockRequest {
+        lease: Some(ms(20_000)),
+        ..LockRequest::new(id(1), KEY)
+    };
+    world.nodes[client]
+        .client
+        .acquire(world.now, request)
+        .unwrap();
+    world.pass(ms(1));
+    let end = world.now + ms(20_000);
+    world.pass(ms(15_000));
+    world.restart(ms(5000), 1000);
+    world.pass(ms(1000));
+    let held = world.nodes[client].client.held(world.now, id(1)).unwrap();
+    assert!(held.good_until.unwrap() <= end, "{held:?}");
+    world.pass(ms(5000));
+    assert_eq!(world.nodes[client].client.held(world.now, id(1)), None);
+}
+
+#[test]
 fn holds_are_reclaimed_from_a_broker_that_restarted() {
     let mut world = World::new();
     let (one, two) = (world.client(), world.client());
