@@ -264,6 +264,12 @@ impl Model {
         if !self.may_touch(by, at) {
             return Answer::Refused("owner");
         }
+        let request = &self.requests[at];
+        let owns = self.sessions[by].open && request.session == Some(by);
+        let waits = request.state == State::Waiting || request.upgrading;
+        if waits && !owns {
+            return Answer::Refused("owner");
+        }
         match self.requests[at].state {
             State::Waiting => {
                 self.requests.remove(at);
