@@ -48,6 +48,7 @@ pub use connections::ConnectionId;
 pub use durable::Durability;
 pub use record::{Believer, KeptHold, Record, RecordError};
 
+use crate::planted::planted;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -466,7 +467,7 @@ impl Broker {
         } else {
             self.config.frame_bytes_max
         };
-        self.connections[index].output.len() < bytes_max as usize
+        planted!("room-without-bound") || self.connections[index].output.len() < bytes_max as usize
     }
 
     /// The output has been read from: what was kept waiting goes on.
@@ -540,7 +541,9 @@ impl Broker {
     /// Ends the connections that are too late with whatever they owe.
     fn end_late_connections(&mut self, now: Instant) {
         let (handshake_max, idle_max) = (self.config.handshake_max, self.config.idle_max);
-        while let Some(index) = self.first_due(now, Queue::Handshake, handshake_max) {
+        while let Some(index) = self.first_due(now, Queue::Handshake, handshake_max)
+            && !planted!("handshake-never-late")
+        {
             if self.connections[index].is_closing() {
                 // It does not read its last replies: they are dropped, so that the
                 // transport can close at once.
@@ -565,7 +568,9 @@ impl Broker {
             let text = format_args!("nothing of what was sent was read for {idle_max:?}");
             self.fault(now, index, FaultKind::SlowReader, text);
         }
-        while let Some(index) = self.first_due(now, Queue::Heard, idle_max) {
+        while let Some(index) = self.first_due(now, Queue::Heard, idle_max)
+            && !planted!("idle-never-noticed")
+        {
             let text = if self.connections[index].speaks_lines {
                 format_args!("a line was begun and not finished within {idle_max:?}")
             } else {

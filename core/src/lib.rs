@@ -145,6 +145,10 @@ mod id;
 mod index;
 mod key;
 mod list;
+#[cfg(lmx_planted)]
+pub mod planted;
+#[cfg(not(lmx_planted))]
+mod planted;
 pub mod storage;
 pub mod table;
 mod time;

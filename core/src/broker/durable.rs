@@ -31,6 +31,7 @@ use core::time::Duration;
 use super::connections::Queue;
 use super::record::{Believer, KeptHold, Record};
 use super::{Broker, BrokerConfig};
+use crate::planted::planted;
 use crate::table::RequestView;
 use crate::{FencingToken, Instant, Mode, RequestId, SessionId};
 
@@ -150,7 +151,11 @@ impl Durable {
         };
         config.incarnation = before.incarnation + 1;
         config.secret_seed = before.secret_seed;
-        let first = before.token_ceiling.as_u64() + 1;
+        let first = if planted!("tokens-begin-anew") {
+            1
+        } else {
+            before.token_ceiling.as_u64() + 1
+        };
         config.table.first_token = FencingToken::new(first).expect("it is above one");
         // Nothing is granted before the first record of this run is durable.
         config.token_ceiling = Some(before.token_ceiling);

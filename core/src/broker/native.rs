@@ -1,5 +1,6 @@
 //! The native protocol: what each command does.
 
+use crate::planted::planted;
 use alloc::vec::Vec;
 
 use super::connection::Phase;
@@ -162,6 +163,7 @@ impl Broker {
         let session = ticket.session;
         if let Some(known) = self.sessions.get(session)
             && known.resume_window.is_zero()
+            && !planted!("no-window-resumes")
         {
             // It ends with its connection, even if that still looks alive here: what it was
             // told over that connection would not be told again.
@@ -181,7 +183,9 @@ impl Broker {
         let before = self.sessions.attach(session, connection, hello.name);
         if let Some(before) = before.and_then(|id| self.connections.index(id)) {
             // From here on its end concerns nobody else.
-            self.connections[before].session = None;
+            if !planted!("old-connection-ends-new-session") {
+                self.connections[before].session = None;
+            }
             let text = format_args!("another connection has resumed this session");
             self.fault(now, before, FaultKind::TakenOver, text);
         }
@@ -222,7 +226,13 @@ impl Broker {
                 return self.acquire(now, index, by, tag, request, Some(token));
             }
             Command::Release { id } => match self.table.release(now, by, id) {
-                Ok(()) => Answer::Released { id },
+                Ok(()) => {
+                    if planted!("release-answered-twice") {
+                        self.connections
+                            .send(now, index, tag, &Answer::Released { id });
+                    }
+                    Answer::Released { id }
+                }
                 Err(error) => {
                     refusals.0.refused_absent += 1;
                     Answer::ReleaseRefused { id, error }
@@ -351,6 +361,11 @@ impl Broker {
     }
 
     fn goodbye(&mut self, now: Instant, index: u32, session: SessionId, tag: u32) {
+        if planted!("goodbye-keeps-holds") {
+            self.connections[index].session = None;
+            self.connections.send(now, index, tag, &Answer::Bye);
+            return self.close(now, index);
+        }
         let known = self.table.close_session(now, session);
         debug_assert!(known.is_ok(), "a bound session is in the table");
         self.sessions.remove(session);

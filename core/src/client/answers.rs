@@ -1,5 +1,6 @@
 //! What the broker says.
 
+use crate::planted::planted;
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -63,7 +64,12 @@ impl Client {
             }
             (_, None, Answer::Stopping) => {}
             (Link::Up { .. }, Some(sent), body) => {
-                self.view.record(sent.at, reply.now);
+                let at = if planted!("count-from-receipt") {
+                    now
+                } else {
+                    sent.at
+                };
+                self.view.record(at, reply.now);
                 self.handle_answer(now, sent, reply.now, body);
             }
             (Link::Up { .. }, None, body) => self.handle_told(now, body),
@@ -132,7 +138,8 @@ impl Client {
             }
             _ => return,
         }
-        self.outbox.seen = self.outbox.seen.wrapping_add(1);
+        let more = 1 + u32::from(planted!("confirms-too-much"));
+        self.outbox.seen = self.outbox.seen.wrapping_add(more);
     }
 
     fn granted(&mut self, now: Instant, id: RequestId, grant: Grant, about: Option<About>) {
@@ -213,6 +220,7 @@ impl Client {
             return;
         };
         match error {
+            CancelError::Granted if planted!("cancel-leaks-grant") => self.ended(id, Ok(())),
             CancelError::Granted => {
                 ending.step = Step::Release;
                 ending.repeated = false;

@@ -1,5 +1,6 @@
 //! A connection is up again: what becomes of everything that was asked before.
 
+use crate::planted::planted;
 use alloc::vec::Vec;
 
 use super::entry::{Belief, Phase};
@@ -25,7 +26,9 @@ impl Client {
             .is_none_or(|ticket| ticket.incarnation == welcome.ticket.incarnation);
         if !is_same_broker {
             self.remember_before_restart();
-            self.view.reset();
+            if !planted!("keeps-the-old-clock") {
+                self.view.reset();
+            }
         }
         match welcome.resumed {
             Resumed::Resumed => {}
@@ -136,9 +139,12 @@ impl Client {
         for id in self.ids_in_order(|phase| !matches!(phase, Phase::Held(_))) {
             match self.entries.get(&id).map(|entry| &entry.phase) {
                 // It has its place in the queue: the broker will tell what becomes of it.
-                Some(Phase::Waiting(waiting)) if waiting.queued => {}
+                Some(Phase::Waiting(waiting))
+                    if waiting.queued || planted!("forgets-to-ask-again") => {}
                 Some(Phase::Waiting(_)) => self.send_acquire(now, id),
-                Some(Phase::Ending(_)) => self.send_step(now, id),
+                Some(Phase::Ending(_)) if !planted!("forgets-a-release") => {
+                    self.send_step(now, id);
+                }
                 _ => {}
             }
         }

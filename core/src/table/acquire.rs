@@ -4,6 +4,7 @@ use crate::arena::NONE;
 use crate::arena::Slot as _;
 use crate::index::hash_bytes;
 use crate::list;
+use crate::planted::planted;
 use crate::storage::Spare;
 use crate::table::core::{Core, hash_id};
 use crate::table::extras::has_extras;
@@ -111,17 +112,19 @@ impl Core<'_> {
             .ok_or(AcquireError::UnknownSession)?;
         let hash = self.as_ref().hash_id(want.id);
         let known = self.as_ref().find_request_hashed(want.id, hash);
-        if known != NONE {
+        if known != NONE && !planted!("repeat-queues-twice") {
             return self.report(session, known);
         }
         checked?;
         let needs = self.survey(want);
         let admitted = needs.admitted && !self.is_stalled();
         if !admitted {
-            if matches!(want.wait, Wait::No | Wait::For(core::time::Duration::ZERO)) {
+            if !planted!("try-waits")
+                && matches!(want.wait, Wait::No | Wait::For(core::time::Duration::ZERO))
+            {
                 return Err(AcquireError::Busy);
             }
-            if want.owner.is_some() && self.closes_cycle(want) {
+            if want.owner.is_some() && !planted!("deadlock-unseen") && self.closes_cycle(want) {
                 return Err(AcquireError::Deadlock);
             }
         }
@@ -180,7 +183,9 @@ impl Core<'_> {
             return Err(AcquireError::ReclaimTooLate);
         }
         let needs = self.survey(want);
-        if !needs.compatible || token >= self.config.first_token.as_u64() {
+        if (!needs.compatible && !planted!("reclaim-unchecked"))
+            || token >= self.config.first_token.as_u64()
+        {
             return Err(AcquireError::ReclaimConflict);
         }
         self.check_room(session, want, &needs)?;
@@ -396,12 +401,14 @@ impl Core<'_> {
         let claim = self.head.claims.take(self.parts.claims);
         self.parts.claims[claim as usize] = ClaimSlot::new(request, lock, kind, permits);
         let slot = &mut self.parts.locks[lock as usize];
-        if let Mode::Semaphore { capacity, .. } = mode {
+        if let Mode::Semaphore { capacity, .. } = mode
+            && (slot.capacity == 0 || !planted!("capacity-never-changes"))
+        {
             slot.capacity = capacity;
         }
         let before = match entry {
             Entry::Holds => slot.first_waiter,
-            Entry::Waits if front => slot.first_waiter,
+            Entry::Waits if front || planted!("queue-at-the-front") => slot.first_waiter,
             Entry::Waits => NONE,
         };
         if before == NONE {
@@ -427,7 +434,9 @@ impl Core<'_> {
     /// The request begins to wait; it may be served at once if it changed a capacity.
     fn wait(&mut self, now: u64, request: u32, want: &Acquire<'_>) {
         self.set_state(request, State::Waiting);
-        if let Wait::For(wait) = want.wait {
+        if let Wait::For(wait) = want.wait
+            && !planted!("wait-for-ever")
+        {
             self.arm_request(request, now.saturating_add(nanos(wait)));
         }
         let first = self.parts.requests[request as usize].claim;

@@ -1,6 +1,7 @@
 //! Changing the mode of a hold: downgrade at once, upgrade at the head of the queue.
 
 use crate::arena::NONE;
+use crate::planted::planted;
 use crate::table::core::Core;
 use crate::table::slots::{Flags, Kind, State};
 use crate::table::{Conversion, ConvertError};
@@ -57,7 +58,9 @@ impl Core<'_> {
         claim.set_kind(Kind::Shared);
         let lock = claim.lock();
         self.note_kept(request);
-        self.serve(now, lock);
+        if !planted!("downgrade-wakes-nobody") {
+            self.serve(now, lock);
+        }
     }
 
     /// Waits until it is the only holder.
@@ -67,7 +70,7 @@ impl Core<'_> {
             return Ok(());
         }
         let lock = self.parts.claims[slot.claim as usize].lock();
-        if self.parts.locks[lock as usize].upgrade_waits() {
+        if self.parts.locks[lock as usize].upgrade_waits() && !planted!("two-upgraders-wait") {
             return Err(ConvertError::UpgradeConflict);
         }
         if self.upgrade_closes_cycle(request) {
@@ -92,7 +95,7 @@ impl Core<'_> {
     /// The only holder becomes exclusive, under a new token and until the same deadline.
     pub(crate) fn finish_upgrade(&mut self, now: u64, request: u32) {
         let token = self.head.next_token;
-        self.head.next_token += 1;
+        self.head.next_token += u64::from(!planted!("upgrade-keeps-token"));
         let slot = &mut self.parts.requests[request as usize];
         slot.token_or_since = token;
         slot.granted_or_lease = now;

@@ -3,6 +3,7 @@
 use crate::arena::NONE;
 use crate::index::hash_bytes;
 use crate::list;
+use crate::planted::planted;
 use crate::table::slots::{Flags, Head, Parts, PartsRef, State};
 use crate::timers::Timer;
 use crate::{Key, RequestId, SessionId, TableConfig};
@@ -228,7 +229,11 @@ impl Core<'_> {
     /// Frees the lock if nobody holds it, waits for it, or is kept from it by a delay.
     pub(crate) fn free_lock_if_idle(&mut self, lock: u32) {
         let slot = self.parts.locks[lock as usize];
-        if slot.key_bytes() == 0 || !slot.is_idle() || slot.is_delayed() {
+        if planted!("idle-keys-stay")
+            || slot.key_bytes() == 0
+            || !slot.is_idle()
+            || slot.is_delayed()
+        {
             return;
         }
         self.head

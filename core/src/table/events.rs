@@ -7,6 +7,7 @@
 
 use crate::arena::NONE;
 use crate::list::{self, Links};
+use crate::planted::planted;
 use crate::table::core::Core;
 use crate::table::slots::{Flags, RequestSlot, State};
 use crate::table::{Event, Grant};
@@ -36,7 +37,7 @@ impl Core<'_> {
         slot.flags.clear(Flags(Flags::TELL.0 | Flags::TOLD.0));
         if slot.session == NONE {
             self.free_request(request);
-        } else {
+        } else if !planted!("end-untold") {
             self.tell(request, Flags::TELL_ENDED);
         }
     }
@@ -142,6 +143,9 @@ impl Core<'_> {
 
     /// Everything polled and not confirmed is to be polled again.
     pub(crate) fn rewind_events(&mut self, session: u32) {
+        if planted!("missed-events-stay-missed") {
+            return;
+        }
         let slot = &mut self.parts.sessions[session as usize];
         let (first, confirmed) = (slot.events, slot.confirmed);
         slot.cursor = first;

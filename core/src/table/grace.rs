@@ -1,16 +1,21 @@
 //! After a restart: a time for reclaims alone, and tokens only as far as they are safe.
 
+use crate::planted::planted;
 use crate::table::core::Core;
 use crate::table::slots::TOKENS_END;
 
 impl Core<'_> {
     pub(crate) fn begin_grace(&mut self, until: u64) {
-        self.head.grace_until = Some(until);
+        if !planted!("no-grace") {
+            self.head.grace_until = Some(until);
+        }
     }
 
     pub(crate) fn end_grace(&mut self, now: u64) {
         self.head.grace_until = None;
-        self.unstall(now);
+        if !planted!("grace-wakes-nobody") {
+            self.unstall(now);
+        }
     }
 
     pub(crate) fn set_token_ceiling(&mut self, now: u64, ceiling: u64) {

@@ -2,6 +2,7 @@
 
 use crate::arena::NONE;
 use crate::list;
+use crate::planted::planted;
 use crate::table::core::Core;
 use crate::table::slots::{Flags, Kind, State};
 
@@ -51,9 +52,9 @@ impl Core<'_> {
         front: bool,
     ) -> bool {
         let slot = &self.parts.locks[lock as usize];
-        (slot.waiters == 0 || front)
-            && !slot.upgrade_waits()
-            && !slot.is_delayed()
+        (slot.waiters == 0 || front || planted!("barge-past-waiters"))
+            && (!slot.upgrade_waits() || planted!("pass-an-upgrader"))
+            && (!slot.is_delayed() || planted!("grant-in-lock-delay"))
             && self.is_compatible(lock, kind, permits, capacity)
     }
 
@@ -69,8 +70,8 @@ impl Core<'_> {
             (Kind::Semaphore, Kind::Semaphore) => slot
                 .permits
                 .checked_add(permits)
-                .is_some_and(|sum| sum <= capacity),
-            _ => false,
+                .is_some_and(|sum| sum <= capacity + u32::from(planted!("one-permit-too-many"))),
+            _ => planted!("share-with-exclusive"),
         }
     }
 
@@ -86,6 +87,9 @@ impl Core<'_> {
         loop {
             while let Some(request) = self.next_grantable(lock) {
                 self.grant(now, request);
+                if planted!("wake-only-one") {
+                    return;
+                }
                 if self.parts.requests[request as usize]
                     .flags
                     .has(Flags::MANY_KEYS)
@@ -129,7 +133,9 @@ impl Core<'_> {
         let slot = self.parts.requests[request as usize];
         let lock_delay = self.as_ref().lock_delay_of(request);
         let delayed_until = match delay_from {
-            Some(from) if lock_delay != 0 && slot.state == State::Held => {
+            Some(from)
+                if !planted!("no-lock-delay") && lock_delay != 0 && slot.state == State::Held =>
+            {
                 Some(from.saturating_add(lock_delay))
             }
             _ => None,
@@ -174,7 +180,9 @@ impl Core<'_> {
         let mut at = lifted.claims;
         while at != NONE {
             let claim = self.parts.claims[at as usize];
-            self.serve(now, claim.lock());
+            if !planted!("forget-to-serve") {
+                self.serve(now, claim.lock());
+            }
             at = claim.next;
         }
         let mut request = lifted.stayed;
@@ -196,15 +204,17 @@ impl Core<'_> {
     /// Makes a request the holder of its keys; its claims already count as holders.
     pub(crate) fn hold(&mut self, now: u64, request: u32, lease: u64) {
         let token = self.head.next_token;
-        self.head.next_token += 1;
+        self.head.next_token += u64::from(!planted!("token-twice"));
         self.set_state(request, State::Held);
         let slot = &mut self.parts.requests[request as usize];
         slot.token_or_since = token;
         slot.granted_or_lease = now;
-        if lease == 0 {
+        if lease == 0 && planted!("wait-timer-ends-hold") {
+        } else if lease == 0 {
             self.disarm_request(request);
         } else {
-            self.arm_request(request, now.saturating_add(lease));
+            let late = u64::from(planted!("lease-too-long"));
+            self.arm_request(request, now.saturating_add(lease + late));
         }
     }
 
@@ -256,7 +266,9 @@ impl Core<'_> {
             }
             self.hold(now, request, slot.granted_or_lease);
         }
-        self.tell(request, Flags::TELL_GRANTED);
+        if !planted!("grant-untold") {
+            self.tell(request, Flags::TELL_GRANTED);
+        }
         self.tell_if_contended(request);
     }
 
@@ -275,7 +287,10 @@ impl Core<'_> {
     fn next_grantable(&mut self, lock: u32) -> Option<u32> {
         let slot = &self.parts.locks[lock as usize];
         if slot.upgrade_waits() {
-            if slot.holders > 1 || slot.is_delayed() || self.is_stalled() {
+            if (slot.holders > 1 && !planted!("upgrade-beside-readers"))
+                || slot.is_delayed()
+                || self.is_stalled()
+            {
                 return None;
             }
             let first = self.parts.locks[lock as usize].first;
@@ -297,7 +312,11 @@ impl Core<'_> {
             {
                 return None;
             }
-            at = claim.next;
+            at = if planted!("several-keys-one-checked") {
+                NONE
+            } else {
+                claim.next
+            };
         }
         (!self.is_stalled()).then_some(request)
     }
@@ -308,7 +327,9 @@ impl Core<'_> {
         let lock = &mut self.parts.locks[claim.lock() as usize];
         if state == State::Held {
             lock.holders -= 1;
-            lock.permits -= claim.permits;
+            if !planted!("permits-not-returned") {
+                lock.permits -= claim.permits;
+            }
             if flags.has(Flags::UPGRADING) {
                 lock.set_upgrade_waits(false);
             }

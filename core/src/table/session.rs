@@ -4,6 +4,7 @@ use crate::SessionId;
 use crate::arena::NONE;
 use crate::arena::Slot as _;
 use crate::id::SESSION_SERIALS_END;
+use crate::planted::planted;
 use crate::table::core::Core;
 use crate::table::grant::Lifted;
 use crate::table::slots::{Flags, SessionSlot, State};
@@ -39,13 +40,15 @@ impl Core<'_> {
     pub(crate) fn disconnect(&mut self, now: u64, of: SessionId) -> Result<(), SessionError> {
         let session = self.as_ref().find_session(of).ok_or(SessionError)?;
         let slot = &mut self.parts.sessions[session as usize];
-        if slot.window == 0 {
+        if slot.window == 0 || planted!("resume-window-ignored") {
             self.end_session_now(now, session, Ending::Lost);
         } else if slot.connected {
             slot.connected = false;
             let ends = now.saturating_add(slot.window);
             self.make_unready(session);
-            self.arm_session(session, ends);
+            if !planted!("lost-session-lives-on") {
+                self.arm_session(session, ends);
+            }
         }
         Ok(())
     }
@@ -53,7 +56,9 @@ impl Core<'_> {
     pub(crate) fn resume(&mut self, of: SessionId) -> Result<(), ResumeError> {
         let session = self.as_ref().find_session(of).ok_or(ResumeError::Unknown)?;
         self.parts.sessions[session as usize].connected = true;
-        self.disarm_session(session);
+        if !planted!("resumed-session-still-ends") {
+            self.disarm_session(session);
+        }
         self.rewind_events(session);
         Ok(())
     }
@@ -88,7 +93,9 @@ impl Core<'_> {
             }
             self.part_with(request, delay_from, lifted);
         }
-        self.head.sessions.give(self.parts.sessions, session);
+        if !planted!("session-slot-leaks") {
+            self.head.sessions.give(self.parts.sessions, session);
+        }
     }
 
     fn end_session_now(&mut self, now: u64, session: u32, ending: Ending) {
@@ -102,7 +109,7 @@ impl Core<'_> {
     fn part_with(&mut self, request: u32, delay_from: Option<u64>, lifted: &mut Lifted) {
         let slot = self.parts.requests[request as usize];
         match slot.state {
-            State::Held if slot.flags.has(Flags::KEEP) => {
+            State::Held if slot.flags.has(Flags::KEEP) || planted!("holds-outlive-session") => {
                 self.unlink_from_session(request);
                 self.parts.sessions[slot.session as usize].requests -= 1;
                 let kept = &mut self.parts.requests[request as usize];
