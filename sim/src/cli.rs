@@ -1,9 +1,13 @@
 //! The command `lmx-sim`: what was typed, and who carries it out.
 
+mod bench;
 mod check;
+mod mutants;
 mod pick;
 mod report;
 mod run;
+mod scope;
+mod show;
 mod wall;
 
 use std::path::PathBuf;
@@ -30,6 +34,14 @@ enum Command {
     Replay(ReplayArgs),
     /// Cut a failing seed or plan down to what makes it fail
     Minimise(MinimiseArgs),
+    /// Write what happens as a page to look at, or for Perfetto
+    Trace(TraceArgs),
+    /// Go through every interleaving of a small scope
+    Explore(ExploreArgs),
+    /// Measure how fast it is on one core
+    Bench(BenchArgs),
+    /// Plant bugs, one at a time, and see whether they are found
+    Mutants(MutantsArgs),
     /// List the protocols that can be run
     Protocols,
 }
@@ -104,6 +116,60 @@ struct MinimiseArgs {
     output: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct TraceArgs {
+    #[command(flatten)]
+    what: What,
+    /// A seed, or a file with a plan
+    #[arg(value_name = "SEED|PLAN.JSON")]
+    source: String,
+    /// Where to: a page of HTML if it ends in `.html`, else JSON for Perfetto and Chrome
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// Stop at this simulated time
+    #[arg(long, value_parser = pick::duration, value_name = "TIME")]
+    until: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+struct ExploreArgs {
+    /// Clients
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    clients: u8,
+    /// Keys
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    keys: u8,
+    /// Requests that each client makes
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    ops: u8,
+    /// Connections that are lost
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    disconnects: u8,
+    /// Leases that run out
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    expiries: u8,
+}
+
+#[derive(Debug, Args)]
+struct BenchArgs {
+    /// How long each measurement takes
+    #[arg(long, value_parser = pick::duration, default_value = "5s", value_name = "TIME")]
+    wall: Duration,
+}
+
+#[derive(Debug, Args)]
+struct MutantsArgs {
+    /// Only this bug
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Give up on a bug after so long
+    #[arg(long, value_parser = pick::duration, default_value = "60s", value_name = "TIME")]
+    limit: Duration,
+    /// The first seed
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    first: u64,
+}
+
 /// Carries out the command line. Exit status 0: nothing was broken; 1: something was;
 /// 2: the command line was wrong.
 #[must_use]
@@ -113,6 +179,10 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => check::replay(&args),
         Command::Minimise(args) => check::minimise(&args),
+        Command::Trace(args) => show::trace(&args),
+        Command::Explore(args) => scope::explore(&args),
+        Command::Bench(args) => Ok(bench::bench(&args)),
+        Command::Mutants(args) => mutants::mutants(&args),
         Command::Protocols => {
             print!("{}", report::protocols());
             Ok(ExitCode::SUCCESS)

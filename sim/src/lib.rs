@@ -18,6 +18,7 @@
 #[doc(hidden)]
 pub mod cli;
 pub mod corpus;
+pub mod explore;
 pub mod lmx;
 mod marks;
 pub mod minimise;

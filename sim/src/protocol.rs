@@ -60,6 +60,7 @@
 
 mod any;
 mod driver;
+pub mod external;
 
 pub use any::AnyProtocol;
 pub use driver::run;

@@ -1,8 +1,13 @@
 //! What happened in a run, for eyes: recorded only when asked for.
 
+mod chrome;
 mod columns;
+mod html;
+mod spans;
 
+pub use chrome::chrome;
 pub use columns::columns;
+pub use html::html;
 
 use crate::plan::fault::NodeId;
 

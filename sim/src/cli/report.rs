@@ -88,7 +88,7 @@ pub(super) fn summary(totals: &Totals, wall: Duration) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for eyes")]
-fn as_hours(ns: u64) -> f64 {
+pub(super) fn as_hours(ns: u64) -> f64 {
     ns as f64 / 3.6e12
 }
 

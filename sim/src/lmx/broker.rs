@@ -196,6 +196,30 @@ impl Driver<'_> {
         self.after_broker();
     }
 
+    /// There is room in a connection's pipe: what is left of its output is written.
+    pub(super) fn write_on(&mut self, conn: u32) {
+        let running = self
+            .world
+            .node(BROKER)
+            .process
+            .paused_until(self.world.now_ns)
+            .is_none();
+        let (Some(broker), Some(id)) = (&self.broker.broker, self.conns[conn as usize].id) else {
+            return;
+        };
+        let is_open = self.conns[conn as usize].broker_end == End::Open;
+        if running && is_open && !broker.output(id).is_empty() {
+            let now = self.now(BROKER);
+            if let Some(broker) = &mut self.broker.broker {
+                // It knows what time it is before it is looked at.
+                broker.handle_timeout(now);
+            }
+            self.look();
+            self.serve(conn, id);
+            self.after_broker();
+        }
+    }
+
     pub(super) fn after_broker_if_running(&mut self) {
         if self
             .world

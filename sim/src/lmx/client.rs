@@ -25,7 +25,7 @@ pub(super) struct Native {
     holding: Vec<u32>,
 }
 
-impl<'p> Driver<'p> {
+impl Driver<'_> {
     pub(super) fn new_native(&self, id: u16, window_ns: u64) -> Native {
         let node = id + 1;
         let life = self.world.node(node).process.life();

@@ -427,7 +427,7 @@ impl<'p> Driver<'p> {
         // There is room again for what the writer kept back.
         match way {
             Way::ToBroker => self.after_client(node),
-            Way::ToClient => self.after_broker_if_running(),
+            Way::ToClient => self.write_on(conn),
         }
     }
 
@@ -627,8 +627,10 @@ impl<'p> Driver<'p> {
                 }
                 node
             }
-            Fault::Jump { node, .. } | Fault::Refuse(node) | Fault::Isolate(node) => node,
-            Fault::SlowReader(node) => node,
+            Fault::Jump { node, .. }
+            | Fault::Refuse(node)
+            | Fault::Isolate(node)
+            | Fault::SlowReader(node) => node,
             Fault::Delay { from, .. } | Fault::Stall { from, .. } => from,
             _ => BROKER,
         };

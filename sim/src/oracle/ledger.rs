@@ -155,7 +155,16 @@ impl Ledger {
                 }
             }
             Heard::Goodbye => self.session_lost(now_ns, tap, true),
-            Heard::Renew | Heard::Question => {}
+            Heard::Renew { id, lease_ns } => {
+                let session = tap.session;
+                if let Some(request) = self.request(id)
+                    && (request.session == session || request.keep)
+                {
+                    request.renewed = true;
+                    request.due_ns = lease_ns.map(|lease| now_ns.saturating_add(lease));
+                }
+            }
+            Heard::Question => {}
         }
     }
 
@@ -176,16 +185,17 @@ impl Ledger {
             return;
         };
         request.heard = true;
-        request.keep = asked.keep;
-        request.lock_delay_ns = asked.lock_delay_ns;
-        request.lease_ns = asked.lease_ns;
         if reclaimed.is_some() {
             request.reclaimed = reclaimed;
         }
         // A repeat of a request that waits or holds changes nothing.
         if !request.waiting && request.token.is_none() {
             request.asked = true;
+            request.keep = asked.keep;
+            request.lock_delay_ns = asked.lock_delay_ns;
+            request.lease_ns = asked.lease_ns;
             request.may_end = false;
+            request.renewed = false;
             request.session = session;
             request.wait_until_ns = asked.wait_ns.map(|wait_ns| now_ns.saturating_add(wait_ns));
         }
@@ -225,15 +235,11 @@ impl Ledger {
             return Some((Property::Answer, detail));
         }
         if tag != 0 {
-            match tap.tags.iter().position(|other| *other == tag) {
-                Some(place) => {
-                    tap.tags.swap_remove(place);
-                }
-                None => {
-                    let detail = format!("{said:?} answers tag {tag}, which has no question open");
-                    return Some((Property::Answer, detail));
-                }
-            }
+            let Some(place) = tap.tags.iter().position(|other| *other == tag) else {
+                let detail = format!("{said:?} answers tag {tag}, which has no question open");
+                return Some((Property::Answer, detail));
+            };
+            tap.tags.swap_remove(place);
         }
         match said {
             Said::Welcome {
@@ -284,7 +290,11 @@ impl Ledger {
                 None
             }
             Said::Released(id) | Said::Cancelled(id) => {
+                let session = tap.session;
                 let request = self.request(id)?;
+                if request.session != session {
+                    return None;
+                }
                 let still = matches!(said, Said::Released(_)) && request.token.is_some();
                 let waits = matches!(said, Said::Cancelled(_)) && request.waiting;
                 (still || waits).then(|| {
@@ -527,6 +537,20 @@ impl Ledger {
             if let Some(before) = before
                 && before.token == grant.token
             {
+                let (due_ns, shown) = (grant.deadline_ns, book.shown());
+                if due_ns == before.deadline_ns {
+                    continue;
+                }
+                let Some(request) = self.request(grant.id) else {
+                    continue;
+                };
+                if request.session.is_some() && !(request.renewed && due_ns == request.due_ns) {
+                    let detail = format!(
+                        "the deadline of {} on {shown} moved to {due_ns:?} without a renewal",
+                        name(grant.id)
+                    );
+                    return Some((Property::LateExpiry, detail));
+                }
                 continue;
             }
             self.token_max = self.token_max.max(grant.token);
@@ -551,6 +575,19 @@ impl Ledger {
                     book.shown()
                 );
                 return Some((Property::TokenOrder, detail));
+            }
+            let due_ns = request
+                .lease_ns
+                .map(|lease| grant.granted_ns.saturating_add(lease));
+            let first = before.is_none() && request.session.is_some() && !request.converts;
+            if first && !request.renewed && grant.deadline_ns != due_ns {
+                let detail = format!(
+                    "{} was granted {} until {:?}, and its lease ends at {due_ns:?}",
+                    name(grant.id),
+                    book.shown(),
+                    grant.deadline_ns
+                );
+                return Some((Property::LateExpiry, detail));
             }
             if grant.granted_ns < book.delayed_until_ns && !comes_back && !converts {
                 let detail = format!(

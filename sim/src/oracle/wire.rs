@@ -12,7 +12,10 @@ pub(crate) enum Heard {
     Acquire(Asked),
     Reclaim(Asked, u64),
     Release(u128),
-    Renew,
+    Renew {
+        id: u128,
+        lease_ns: Option<u64>,
+    },
     Cancel(u128),
     ForceKey(Vec<u8>),
     ForceRequest(u128),
@@ -186,6 +189,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[expect(clippy::option_option, reason = "unreadable, absent, or there")]
     fn maybe<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
         if self.flag()? {
             read(self).map(Some)
@@ -254,11 +258,10 @@ pub(crate) fn command(body: &[u8]) -> Option<(u32, Heard)> {
         }
         1 => Heard::Acquire(reader.asked()?),
         2 => Heard::Release(reader.id()?),
-        3 => {
-            let _id = reader.id()?;
-            let _lease = reader.maybe(Reader::duration_ns)?;
-            Heard::Renew
-        }
+        3 => Heard::Renew {
+            id: reader.id()?,
+            lease_ns: reader.maybe(Reader::duration_ns)?,
+        },
         4 => Heard::Cancel(reader.id()?),
         5 => Heard::ForceKey(reader.bytes()?.to_vec()),
         6 => Heard::ForceRequest(reader.id()?),

@@ -22,6 +22,9 @@ pub(super) struct Request {
     pub(super) reclaimed: Option<u64>,
     /// A release, a cancel or force was heard.
     pub(super) may_end: bool,
+    /// A renewal was heard, and would move the deadline here.
+    pub(super) renewed: bool,
+    pub(super) due_ns: Option<u64>,
     pub(super) converts: bool,
     /// It was asked for since the last page.
     pub(super) heard: bool,
@@ -114,15 +117,15 @@ impl KeyBook {
     /// Somebody with whom the holder at `at` of the new page may not hold.
     pub(super) fn clash(&self, at: usize) -> Option<Place> {
         let grant = self.new_holders[at];
-        let others = self
+        let mut others = self
             .new_holders
             .iter()
             .enumerate()
             .filter(|(place, _)| *place != at)
             .map(|(_, other)| *other);
         match grant.mode {
-            Mode::Exclusive => others.last(),
-            Mode::Shared => others.filter(|other| other.mode != Mode::Shared).last(),
+            Mode::Exclusive => others.next_back(),
+            Mode::Shared => others.find(|other| other.mode != Mode::Shared),
             Mode::Semaphore { permits, .. } => {
                 let mut taken = permits;
                 let mut last = None;

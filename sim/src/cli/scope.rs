@@ -1,0 +1,47 @@
+//! `lmx-sim explore`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use super::ExploreArgs;
+use super::wall::Stopwatch;
+use crate::explore::{Scope, explore as explore_scope};
+
+pub(super) fn explore(args: &ExploreArgs) -> Result<ExitCode, String> {
+    if args.clients == 0 || args.clients > 5 || args.keys == 0 || args.keys > 4 {
+        return Err("a scope has 1 to 5 clients and 1 to 4 keys".to_owned());
+    }
+    let scope = Scope {
+        clients: args.clients,
+        keys: args.keys,
+        ops: args.ops,
+        disconnects: args.disconnects,
+        expiries: args.expiries,
+    };
+    let watch = Stopwatch::start();
+    let terminal = std::io::stderr().is_terminal();
+    let explored = explore_scope(scope, |states| {
+        if terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K{states} states");
+        }
+    });
+    if terminal {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+    println!(
+        "{} states, {} steps, paths of up to {} actions, {:.1} s",
+        explored.states,
+        explored.steps,
+        explored.depth,
+        watch.elapsed().as_secs_f64()
+    );
+    let Some((violation, path)) = explored.failure else {
+        println!("the table did what the model did in all of them");
+        return Ok(ExitCode::SUCCESS);
+    };
+    println!("FAILED: {violation}");
+    for action in path {
+        println!("  {action}");
+    }
+    Ok(ExitCode::from(1))
+}
