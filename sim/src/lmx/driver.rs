@@ -1140,6 +1140,20 @@ fn unjudged(plan: &Plan) -> Vec<u32> {
             _ => {}
         }
     }
+    // A request for several keys is ended on all of them by force on one.
+    let forces = plan
+        .ops
+        .iter()
+        .any(|op| matches!(op.action, Action::ForceKey(_)));
+    if forces {
+        for op in &plan.ops {
+            if let Action::Lock(lock) = &op.action
+                && lock.wants.len() > 1
+            {
+                unjudged.extend(lock.wants.iter().map(|want| want.key));
+            }
+        }
+    }
     unjudged
 }
 
