@@ -123,7 +123,7 @@ fn without_a_resume_window_a_broken_connection_loses_the_lock_at_once() {
 fn a_silent_broker_loses_the_lock_here_before_it_is_granted_there() {
     run(async {
         let config = BrokerConfig {
-            idle_max: Duration::from_secs(1),
+            idle_max: Duration::from_secs(3),
             ..default_config()
         };
         let broker = Broker::builder().tcp("127.0.0.1", 0).config(config);
