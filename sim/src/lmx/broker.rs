@@ -423,7 +423,6 @@ impl Driver<'_> {
                     format!("{} wait", page.1)
                 });
             }
-            sometimes!(self.marks, LongQueue, page.1 >= 5);
         }
     }
 }

@@ -388,6 +388,7 @@ impl Driver<'_> {
             }
             ClientEvent::Queued { id, ahead } => {
                 let op = id.as_u128() as u32;
+                sometimes!(self.marks, LongQueue, ahead >= 4);
                 self.note_op(node, Kind::Told, op, || format!("queued behind {ahead}"));
             }
             ClientEvent::Refused { id, why } => {
