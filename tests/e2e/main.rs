@@ -10,5 +10,6 @@ mod live_mutex;
 mod mistakes;
 mod order;
 mod run;
+mod semantics;
 mod start;
 mod stopped;

@@ -6,6 +6,7 @@ mod executors;
 mod faults;
 mod modes;
 mod proxy;
+mod semantics;
 
 use std::time::Duration;
 
