@@ -25,14 +25,14 @@ fn readers_and_writers_are_served_in_the_order_they_came() {
 }
 
 #[test]
-fn a_refusal_and_an_inspection_name_the_label_and_the_queue() {
+fn a_refusal_and_an_inspection_name_label_mode_lease_and_queue() {
     let broker = Broker::start();
     let args = ["acquire", "k", "--semaphore", "3:2", "--label", "page 3"];
-    succeed(&mut broker.lmx(args));
+    succeed(broker.lmx(args).args(["--lease", "1h"]));
     let _waiting = Process::spawn(broker.lmx(["acquire", "k", "--wait", "forever"]));
     broker.until_counts("k", 1, 1);
     let words = fail(&mut broker.lmx(["acquire", "k", "--try"]), 1);
-    for part in ["page 3", "1 waiting"] {
+    for part in ["page 3", "2 of 3 permits", "lease ends in 3", "1 waiting"] {
         assert!(words.contains(part), "{words}");
     }
     let words = stdout(&mut broker.lmx(["inspect", "k"]));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lmx_core::client::{Holder, Loss, ReleaseFailure};
 use lmx_core::wire::{FaultKind, QueryError as QueryRefusal};
-use lmx_core::{RequestId, table};
+use lmx_core::{Mode, RequestId, table};
 
 use crate::net::{Endpoint, EndpointError};
 
@@ -186,7 +186,9 @@ fn describe_one(holder: &Holder) -> String {
         id,
         name,
         label,
+        mode,
         age,
+        remaining,
         ..
     } = holder;
     let name = match name.as_str() {
@@ -197,5 +199,14 @@ fn describe_one(holder: &Holder) -> String {
         [] => String::new(),
         label => format!(" ({})", label.escape_ascii()),
     };
-    format!("{id}{name}{label} for {age:.1?}")
+    let mode = match mode {
+        Mode::Exclusive => String::new(),
+        Mode::Shared => ", shared,".to_owned(),
+        Mode::Semaphore { capacity, permits } => format!(", {permits} of {capacity} permits,"),
+    };
+    let lease = match remaining {
+        None => String::new(),
+        Some(remaining) => format!(", its lease ends in {remaining:.1?}"),
+    };
+    format!("{id}{name}{label}{mode} for {age:.1?}{lease}")
 }
