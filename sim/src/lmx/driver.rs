@@ -284,13 +284,7 @@ impl<'p> Driver<'p> {
             Event::Syn { conn } => self.syn(conn),
             Event::Accepted { conn } => self.accepted(conn),
             Event::Broken { conn, way } => self.broken(conn, way),
-            Event::ConnectTimeout { conn } => {
-                let conn_state = &mut self.conns[conn as usize];
-                if conn_state.client_end == End::Opening {
-                    conn_state.client_end = End::Closed;
-                    self.client_disconnected(conn);
-                }
-            }
+            Event::ConnectTimeout { conn } => self.give_up_connecting(conn),
             Event::Wake { node, stamp } => self.wake(node, stamp),
             Event::Act { op, act } => self.act(op, act),
             Event::Ask { place } => self.ask(place),
@@ -311,6 +305,24 @@ impl<'p> Driver<'p> {
         let late_ns = self.world.now_ns + CONNECT_NS_MAX;
         self.world.schedule(late_ns, Event::ConnectTimeout { conn });
         conn
+    }
+
+    /// The client's transport has tried for long enough, and says so once it can.
+    fn give_up_connecting(&mut self, conn: u32) {
+        let now_ns = self.world.now_ns;
+        let Conn {
+            node, client_end, ..
+        } = self.conns[conn as usize];
+        if client_end != End::Opening {
+            return;
+        }
+        if let Some(until_ns) = self.world.node(node).process.paused_until(now_ns) {
+            self.world
+                .schedule(until_ns, Event::ConnectTimeout { conn });
+            return;
+        }
+        self.conns[conn as usize].client_end = End::Closed;
+        self.client_disconnected(conn);
     }
 
     fn syn(&mut self, conn: u32) {
