@@ -16,6 +16,7 @@ mod grace;
 mod grant;
 mod hold;
 mod invariants;
+mod owners;
 mod request;
 mod session;
 mod slots;
@@ -24,6 +25,7 @@ mod snapshot;
 mod text;
 mod view;
 
+pub use owners::Owners;
 pub use request::{
     Acquire, AcquireError, Acquired, CancelError, Conversion, ConvertError, Event, ForceTarget,
     Grant, LoadError, Mode, OpenError, ReleaseError, RenewError, Resource, ResumeError,

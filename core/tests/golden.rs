@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use lmx_core::table::{
-    AcquireError, CancelError, Conversion, ConvertError, ReleaseError, RenewError, Resource,
+    AcquireError, CancelError, Conversion, ConvertError, Owners, ReleaseError, RenewError, Resource,
 };
 use lmx_core::wire::{
     AcquireFields, Answer, Command, FaultKind, Hello, HolderFields, KeyFields, Page, QueryError,
@@ -23,6 +23,10 @@ const ID: RequestId = RequestId::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_
 
 fn token(number: u64) -> FencingToken {
     FencingToken::new(number).unwrap()
+}
+
+fn owners(count: u32) -> Owners {
+    (1..=count).filter_map(NonZeroU32::new).collect()
 }
 
 fn grant() -> Grant {
@@ -369,7 +373,7 @@ fn errors() {
         },
         AcquireError::FrontWithManyKeys,
         AcquireError::IdInUse,
-        AcquireError::Deadlock,
+        AcquireError::Deadlock { cycle: owners(2) },
         AcquireError::Full {
             what: Resource::Keys,
             max: 1,
@@ -409,7 +413,7 @@ fn errors() {
         ConvertError::NotOwner,
         ConvertError::NotConvertible,
         ConvertError::UpgradeConflict,
-        ConvertError::Deadlock,
+        ConvertError::Deadlock { cycle: owners(9) },
         QueryError::KeyEmpty { max: 1024 },
         QueryError::KeyTooLong { max: 1024 },
         Resumed::New,

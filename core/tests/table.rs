@@ -4,7 +4,7 @@
 use core::time::Duration;
 
 use lmx_core::storage::{Fixed, Growable, Storage};
-use lmx_core::table::{AcquireError, Conversion, ForceTarget, ReleaseError, RenewError};
+use lmx_core::table::{AcquireError, Conversion, ForceTarget, Owners, ReleaseError, RenewError};
 use lmx_core::{
     Acquire, Acquired, Event, Instant, Key, LockTable, Mode, RequestId, SessionId, TableConfig,
     Wait, Want,
@@ -354,8 +354,54 @@ fn a_circle_of_owners_is_refused() {
         };
         assert!(wait(1, 11, "y").is_ok());
         assert!(wait(2, 12, "z").is_ok());
-        assert_eq!(wait(3, 13, "x"), Err(AcquireError::Deadlock));
+        assert_eq!(wait(3, 13, "x"), Err(closes([3, 1, 2])));
     });
+}
+
+#[test]
+fn of_a_large_circle_of_owners_the_first_are_named() {
+    both(|table| {
+        const ALL: u32 = Owners::NAMED_MAX as u32 + 4;
+        let a = table.open(0, 0);
+        for n in 1..=ALL {
+            let mut acquire = |id: u32, key: u32| {
+                table.ask(0, a, id.into(), &[(&format!("k{key}"), X)], &|want| {
+                    want.owner = core::num::NonZeroU32::new(n);
+                })
+            };
+            acquire(n, n).unwrap();
+            // Each waits for the one before it, and so the first for the last.
+            if n > 1 {
+                acquire(100 + n, n - 1).unwrap();
+            }
+        }
+        let refused = table
+            .ask(0, a, 200, &[(&format!("k{ALL}"), X)], &|want| {
+                want.owner = core::num::NonZeroU32::new(1);
+            })
+            .unwrap_err();
+        let way = core::iter::once(1).chain((2..=ALL).rev());
+        assert_eq!(refused, closes(way));
+        let AcquireError::Deadlock { cycle } = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(cycle.named().count(), Owners::NAMED_MAX);
+        assert_eq!(cycle.unnamed(), 4);
+        assert_eq!(
+            cycle.to_string(),
+            "1 waits for 12 waits for 11 waits for 10 waits for 9 waits for 8 waits for 7 \
+             waits for 6 waits for 4 more in turn, the last of whom waits for 1"
+        );
+    });
+}
+
+fn closes(owners: impl IntoIterator<Item = u32>) -> AcquireError {
+    AcquireError::Deadlock {
+        cycle: owners
+            .into_iter()
+            .filter_map(core::num::NonZeroU32::new)
+            .collect(),
+    }
 }
 
 #[test]

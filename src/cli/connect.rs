@@ -122,7 +122,9 @@ pub(super) fn not_granted(error: &LockError, codes: Codes) -> Failure {
         LockError::TimedOut { .. } => codes.timed_out,
         LockError::Connect(error) => return codes.apply(not_connected(error)),
         LockError::Refused(
-            AcquireError::Full { .. } | AcquireError::Deadlock | AcquireError::UnknownSession,
+            AcquireError::Full { .. }
+            | AcquireError::Deadlock { .. }
+            | AcquireError::UnknownSession,
         ) => exit::REFUSED,
         LockError::Refused(_) | LockError::TooLarge { .. } => exit::USAGE,
         _ => exit::REFUSED,

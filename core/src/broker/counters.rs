@@ -70,7 +70,7 @@ impl Counters {
             }
             AcquireError::UnknownSession => status.refused_absent += 1,
             AcquireError::IdInUse
-            | AcquireError::Deadlock
+            | AcquireError::Deadlock { .. }
             | AcquireError::ReclaimConflict
             | AcquireError::ReclaimTooLate => status.refused_conflicts += 1,
             _ => status.refused_invalid += 1,
@@ -89,7 +89,9 @@ impl Counters {
     pub(super) fn convert(&mut self, error: ConvertError) {
         match error {
             ConvertError::NotHeld | ConvertError::NotOwner => self.0.refused_absent += 1,
-            ConvertError::UpgradeConflict | ConvertError::Deadlock => self.0.refused_conflicts += 1,
+            ConvertError::UpgradeConflict | ConvertError::Deadlock { .. } => {
+                self.0.refused_conflicts += 1;
+            }
             ConvertError::NotConvertible => self.0.refused_invalid += 1,
         }
     }

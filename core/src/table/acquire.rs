@@ -124,8 +124,11 @@ impl Core<'_> {
             {
                 return Err(AcquireError::Busy);
             }
-            if want.owner.is_some() && !planted!("deadlock-unseen") && self.closes_cycle(want) {
-                return Err(AcquireError::Deadlock);
+            if want.owner.is_some()
+                && !planted!("deadlock-unseen")
+                && let Some(cycle) = self.closed_cycle(want)
+            {
+                return Err(AcquireError::Deadlock { cycle });
             }
         }
         self.check_room(session, want, &needs)?;

@@ -73,8 +73,8 @@ impl Core<'_> {
         if self.parts.locks[lock as usize].upgrade_waits() && !planted!("two-upgraders-wait") {
             return Err(ConvertError::UpgradeConflict);
         }
-        if self.upgrade_closes_cycle(request) {
-            return Err(ConvertError::Deadlock);
+        if let Some(cycle) = self.cycle_closed_by_upgrade(request) {
+            return Err(ConvertError::Deadlock { cycle });
         }
         self.parts.requests[request as usize]
             .flags

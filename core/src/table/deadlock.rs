@@ -2,35 +2,38 @@
 //!
 //! A waiting request waits for the owners of the holders that it does not go together
 //! with, and of those who wait before it on the same key. Each of these owners in turn
-//! waits for whatever its own waiting requests wait for. The search goes breadth-first
-//! over waiting requests, marks them, and links them through their own slots.
+//! waits for whatever its own waiting requests wait for. The search goes depth-first over
+//! waiting requests, marks them, and links them through their own slots into a stack. One
+//! that is being searched stays on the stack below all that it led to: those that are
+//! marked so are the way from the new request to the one that is looked at.
 
 use core::num::NonZeroU32;
 
 use crate::arena::NONE;
+use crate::table::Owners;
 use crate::table::core::Core;
 use crate::table::extras::hash_owner;
 use crate::table::slots::{Flags, Kind, State};
 use crate::{Acquire, Mode};
 
-/// One search: its work list, and what is left of its budget.
+/// One search: its work lists, and what is left of its budget.
 struct Search {
     /// Who would close the circle.
     owner: NonZeroU32,
     /// The lock at whose front the new request would stand, if it would.
     front: u32,
-    first: u32,
-    last: u32,
+    /// The top of the stack.
+    top: u32,
+    /// The newest of those that led nowhere.
+    done: u32,
     left: u32,
 }
 
 impl Core<'_> {
-    /// Whether the owner of `want` would come to wait for itself if `want` waited.
-    pub(crate) fn closes_cycle(&mut self, want: &Acquire<'_>) -> bool {
-        let Some(owner) = want.owner else {
-            return false;
-        };
-        let mut search = self.search(owner);
+    /// The circle in which the owner of `want` would come to wait for itself if `want`
+    /// waited.
+    pub(crate) fn closed_cycle(&mut self, want: &Acquire<'_>) -> Option<Owners> {
+        let mut search = self.search(want.owner?);
         let mut found = false;
         for one in want.wants {
             let lock = self.as_ref().find_lock(one.key, self.hash_key(one.key));
@@ -49,12 +52,10 @@ impl Core<'_> {
         self.finish(search, found)
     }
 
-    /// Whether the owner of the shared hold would come to wait for itself if it waited to
-    /// be the only holder.
-    pub(crate) fn upgrade_closes_cycle(&mut self, request: u32) -> bool {
-        let Some(owner) = self.as_ref().owner_of(request) else {
-            return false;
-        };
+    /// The circle in which the owner of the shared hold would come to wait for itself if
+    /// it waited to be the only holder.
+    pub(crate) fn cycle_closed_by_upgrade(&mut self, request: u32) -> Option<Owners> {
+        let owner = self.as_ref().owner_of(request)?;
         let mut search = self.search(owner);
         let found = self.look_at_holders(&mut search, request);
         self.finish(search, found)
@@ -64,30 +65,65 @@ impl Core<'_> {
         Search {
             owner,
             front: NONE,
-            first: NONE,
-            last: NONE,
+            top: NONE,
+            done: NONE,
             left: self.config.deadlock_search_max,
         }
     }
 
     /// Goes on until the circle is found, or nothing is left to look at.
-    fn finish(&mut self, mut search: Search, found: bool) -> bool {
+    fn finish(&mut self, mut search: Search, found: bool) -> Option<Owners> {
         let mut found = found;
-        let mut at = search.first;
-        while at != NONE && !found && search.left > 0 {
-            found = self.look_at_waiter(&mut search, at);
+        while search.top != NONE && !found && search.left > 0 {
+            let at = search.top;
+            let flags = &mut self.parts.requests[at as usize].flags;
+            if flags.has(Flags::SEARCHING) {
+                flags.clear(Flags::SEARCHING);
+                search.top = self.searched_after(at);
+                self.link_searched(at, search.done);
+                search.done = at;
+            } else {
+                flags.set(Flags::SEARCHING);
+                found = self.look_at_waiter(&mut search, at);
+            }
+        }
+        let cycle = found.then(|| self.found_cycle(&search));
+        for list in [search.top, search.done] {
+            let mut at = list;
+            while at != NONE {
+                let next = self.searched_after(at);
+                let flags = &mut self.parts.requests[at as usize].flags;
+                flags.clear(Flags::SEARCHED);
+                flags.clear(Flags::SEARCHING);
+                self.link_searched(at, NONE);
+                at = next;
+            }
+        }
+        cycle
+    }
+
+    /// The owners on the way from the one who asked to where it was found again.
+    fn found_cycle(&self, search: &Search) -> Owners {
+        let mut cycle = Owners::default();
+        let mut at = search.top;
+        while at != NONE {
+            let owner = self.as_ref().owner_of(at);
+            if self.parts.requests[at as usize].flags.has(Flags::SEARCHING)
+                && let Some(owner) = owner
+            {
+                if owner == search.owner {
+                    // One of its other requests is on the way: the circle is shorter.
+                    break;
+                }
+                // An owner can come to wait for itself, behind its own waiting request.
+                if cycle.first() != Some(owner) {
+                    cycle.put_first(owner);
+                }
+            }
             at = self.searched_after(at);
         }
-        let mut at = search.first;
-        while at != NONE {
-            let next = self.searched_after(at);
-            self.parts.requests[at as usize]
-                .flags
-                .clear(Flags::SEARCHED);
-            self.link_searched(at, NONE);
-            at = next;
-        }
-        found
+        cycle.put_first(search.owner);
+        cycle
     }
 
     /// Looks at all that this waiting request, or waiting upgrade, waits for.
@@ -175,23 +211,18 @@ impl Core<'_> {
         false
     }
 
-    /// Puts a request that waits at the end of the work list, once.
+    /// Puts a request that waits on the stack, once.
     fn search_later(&mut self, search: &mut Search, request: u32) {
-        let slot = &mut self.parts.requests[request as usize];
-        if slot.flags.has(Flags::SEARCHED) {
+        let flags = &mut self.parts.requests[request as usize].flags;
+        if flags.has(Flags::SEARCHED) {
             return;
         }
-        slot.flags.set(Flags::SEARCHED);
-        self.link_searched(request, NONE);
-        if search.first == NONE {
-            search.first = request;
-        } else {
-            self.link_searched(search.last, request);
-        }
-        search.last = request;
+        flags.set(Flags::SEARCHED);
+        self.link_searched(request, search.top);
+        search.top = request;
     }
 
-    /// Links a request of the work list. Only those that have an owner can be held, and
+    /// Links a request of a work list. Only those that have an owner can be held, and
     /// those have room in their extras; the others wait, and their `scratch` is free.
     fn link_searched(&mut self, request: u32, next: u32) {
         let slot = &mut self.parts.requests[request as usize];

@@ -357,7 +357,10 @@ impl CoreRef<'_> {
                 slot.state != State::Waiting || slot.scratch == NONE,
                 "a waiter is in no work list"
             );
-            ensure!(!flags.has(Flags::SEARCHED), "no search goes on");
+            ensure!(
+                !flags.has(Flags::SEARCHED) && !flags.has(Flags::SEARCHING),
+                "no search goes on"
+            );
             let count = self.claims_of(request).count() as u32;
             ensure!(
                 !live || flags.has(Flags::MANY_KEYS) == (count > 1),

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::table::Owners;
 use crate::{FencingToken, Instant, Key, RequestId};
 
 /// How a key is to be held.
@@ -274,8 +275,11 @@ pub enum AcquireError {
     #[error("this request id is in use by another session")]
     IdInUse,
     /// Owners would wait for each other in a circle.
-    #[error("this request would close a cycle of owners that wait for each other")]
-    Deadlock,
+    #[error("this request would close a cycle of owners that wait for each other: {cycle}")]
+    Deadlock {
+        /// The one who asks, then whoever each of them waits for.
+        cycle: Owners,
+    },
     /// A table-wide limit is reached.
     #[error("the broker is full: {what} (limit {max})")]
     Full {
@@ -404,8 +408,11 @@ pub enum ConvertError {
     #[error("another holder of this key already waits to upgrade")]
     UpgradeConflict,
     /// Owners would wait for each other in a circle.
-    #[error("this upgrade would close a cycle of owners that wait for each other")]
-    Deadlock,
+    #[error("this upgrade would close a cycle of owners that wait for each other: {cycle}")]
+    Deadlock {
+        /// The one who asks, then whoever each of them waits for.
+        cycle: Owners,
+    },
 }
 
 /// Why a saved state was not loaded.

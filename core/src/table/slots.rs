@@ -98,6 +98,9 @@ impl Flags {
     /// It has a deadline. Known here so that its place in the heap is only looked up,
     /// out of the cache, if there is one.
     pub(crate) const TIMED: Self = Self(1 << 13);
+    /// What it waits for is being searched: it stands between the owner who asked and
+    /// whoever is looked at.
+    pub(crate) const SEARCHING: Self = Self(1 << 14);
 
     /// Events yet to be polled.
     pub(crate) const TELL: Self = Self(0b111 << 6);
@@ -252,7 +255,7 @@ pub(crate) struct ExtrasSlot {
     pub(crate) owner: u32,
     /// The next one under the same bucket of owners. Links vacant slots.
     pub(crate) chain: u32,
-    /// Links the work list of one search for a deadlock.
+    /// Links the work lists of one search for a deadlock.
     pub(crate) search: u32,
 }
 

@@ -326,7 +326,7 @@ impl<S: Storage> Rig<S> {
                     Err(ConvertError::NotOwner) => Answer::Refused("owner"),
                     Err(ConvertError::NotConvertible) => Answer::Refused("not convertible"),
                     Err(ConvertError::UpgradeConflict) => Answer::Refused("upgrade"),
-                    Err(ConvertError::Deadlock) => Answer::Refused("deadlock"),
+                    Err(ConvertError::Deadlock { .. }) => Answer::Refused("deadlock"),
                     Err(other) => panic!("{other}"),
                 };
                 (is, model.convert(of, *id, up))
@@ -518,7 +518,7 @@ fn refused(error: AcquireError) -> Answer {
     Answer::Refused(match error {
         AcquireError::UnknownSession => "session",
         AcquireError::Busy => "busy",
-        AcquireError::Deadlock => "deadlock",
+        AcquireError::Deadlock { .. } => "deadlock",
         AcquireError::Full { .. } => "full",
         AcquireError::IdInUse => "id",
         AcquireError::Ended => "ended",

@@ -395,7 +395,7 @@ impl Driver<'_> {
                 let op = id.as_u128() as u32;
                 sometimes!(self.marks, TimedOut, why == Refusal::TimedOut);
                 sometimes!(self.marks, Busy, matches!(why, Refusal::Busy { .. }));
-                let deadlock = why == Refusal::Refused(AcquireError::Deadlock);
+                let deadlock = matches!(why, Refusal::Refused(AcquireError::Deadlock { .. }));
                 sometimes!(self.marks, DeadlockRefused, deadlock);
                 self.note_op(node, Kind::Told, op, || format!("refused: {}", brief(&why)));
                 self.close(op);

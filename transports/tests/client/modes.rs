@@ -133,7 +133,11 @@ fn a_circle_of_owners_is_refused() {
         until(&client, "b", 1, 1).await;
         let error = client.lock("a").owner(two).await.expect_err("a circle");
         assert!(
-            matches!(error, LockError::Refused(AcquireError::Deadlock)),
+            matches!(error, LockError::Refused(AcquireError::Deadlock { .. })),
+            "{error}"
+        );
+        assert!(
+            error.to_string().ends_with(": 2 waits for 1 waits for 2"),
             "{error}"
         );
         drop(b);

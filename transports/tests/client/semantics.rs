@@ -391,7 +391,10 @@ fn without_async_a_circle_of_owners_is_refused() {
         b.contended();
         let error = client.lock("a").owner(two).wait_forever().acquire();
         assert!(
-            matches!(error, Err(LockError::Refused(AcquireError::Deadlock))),
+            matches!(
+                error,
+                Err(LockError::Refused(AcquireError::Deadlock { .. }))
+            ),
             "{error:?}"
         );
         b.release().expect("a release");

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::{at, ms};
 use crate::client::{Client, ClientConfig, ClientEvent, LockRequest, Query};
 use crate::table::{
-    AcquireError, CancelError, Conversion, ConvertError, ReleaseError, RenewError, Wait,
+    AcquireError, CancelError, Conversion, ConvertError, Owners, ReleaseError, RenewError, Wait,
 };
 use crate::wire::{Answer, FaultKind, Reply, Resumed, Ticket, Welcome, frame};
 use crate::{FencingToken, Grant, Instant, RequestId, SessionId};
@@ -86,7 +86,9 @@ fn answer(what: u8, id: RequestId, token: FencingToken, now: Instant) -> Answer<
         2 => Answer::Queued { id, ahead: 1 },
         3 => Answer::AcquireRefused {
             id,
-            error: AcquireError::Deadlock,
+            error: AcquireError::Deadlock {
+                cycle: Owners::default(),
+            },
         },
         4 => Answer::Released { id },
         5 => Answer::ReleaseRefused {

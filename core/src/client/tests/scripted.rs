@@ -234,14 +234,14 @@ fn what_is_told_of_a_request_that_has_ended_is_ignored() {
     script.acquire();
     let refused = Answer::AcquireRefused {
         id: ID,
-        error: AcquireError::Deadlock,
+        error: AcquireError::FrontWithManyKeys,
     };
     script.says(To::Oldest, refused);
     assert_eq!(
         script.events(),
         [ClientEvent::Refused {
             id: ID,
-            why: Refusal::Refused(AcquireError::Deadlock)
+            why: Refusal::Refused(AcquireError::FrontWithManyKeys)
         }]
     );
     let token = FencingToken::FIRST;
