@@ -436,8 +436,16 @@ impl Client {
     }
 
     /// The hold is not to be believed in any more: tells so, and gives it back in case the
-    /// broker still does.
+    /// broker still does; unless a lock-delay is to follow its expiry there, which a release
+    /// would forestall.
     fn lose(&mut self, now: Instant, id: RequestId, why: Loss) {
+        let delays = self
+            .entries
+            .get(&id)
+            .is_some_and(|entry| !entry.request.lock_delay.is_zero());
+        if why == Loss::Expired && delays {
+            return self.lost_at_broker(id, why);
+        }
         self.events.push_back(ClientEvent::Lost { id, why });
         self.end(now, id, None);
     }

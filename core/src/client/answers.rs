@@ -305,7 +305,7 @@ impl Client {
         }
     }
 
-    fn lost_at_broker(&mut self, id: RequestId, why: Loss) {
+    pub(super) fn lost_at_broker(&mut self, id: RequestId, why: Loss) {
         self.remove(id);
         self.events.push_back(ClientEvent::Lost { id, why });
     }
