@@ -167,7 +167,7 @@ impl<S: Storage> LockTable<S> {
         }
     }
 
-    /// Gives a hold of `by` back, or anyone's that is `keep`.
+    /// Gives a hold of `by` back, or a kept one that has outlived its session.
     ///
     /// # Errors
     ///
@@ -183,8 +183,8 @@ impl<S: Storage> LockTable<S> {
     }
 
     /// Moves the end of a live hold to `now + lease`, or with `None` to the session's end.
-    /// Returns the new deadline. As with [`release`](Self::release), a hold that is `keep`
-    /// can be renewed by anyone.
+    /// Returns the new deadline. As with [`release`](Self::release), a kept hold that has
+    /// outlived its session can be renewed by anyone.
     ///
     /// # Errors
     ///

@@ -383,10 +383,9 @@ impl World {
         }
     }
 
-    /// Without any more faults, everybody gets everything.
-    fn heal(&mut self) {
-        // Somebody cleans up what the dead have kept, whether they knew of it or not.
-        self.abandoned.clear();
+    /// Somebody releases what the dead have kept, whether they knew of it or not. It is
+    /// his to release only once their sessions are over, so he tries again.
+    fn clean_up(&mut self) {
         for number in (2..=self.last_id).step_by(2) {
             let id = RequestId::from_u128(number);
             if !self
@@ -397,7 +396,15 @@ impl World {
                 self.nodes[0].client.release(self.now, id);
             }
         }
-        for _ in 0..60_000 {
+    }
+
+    /// Without any more faults, everybody gets everything.
+    fn heal(&mut self) {
+        self.abandoned.clear();
+        for turn in 0..60_000 {
+            if turn % 1000 == 0 {
+                self.clean_up();
+            }
             for number in 0..self.nodes.len() {
                 self.carry(number);
                 let node = &mut self.nodes[number];

@@ -85,13 +85,11 @@ impl CoreRef<'_> {
         (id.serial() != 0 && session.serial == id.serial()).then_some(id.slot())
     }
 
-    /// Whether the request may be ended or renewed in this session's name.
+    /// Whether the request may be ended or renewed in this session's name: it is its own, or
+    /// a kept hold that has outlived its session and is anybody's who has its id.
     pub(crate) fn may_touch(&self, by: SessionId, request: u32) -> bool {
-        let request = &self.parts.requests[request as usize];
-        request.flags.has(Flags::KEEP)
-            || self
-                .find_session(by)
-                .is_some_and(|slot| slot == request.session)
+        let session = self.parts.requests[request as usize].session;
+        session == NONE || self.find_session(by) == Some(session)
     }
 }
 

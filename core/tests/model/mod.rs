@@ -854,7 +854,7 @@ impl Model {
 
     fn may_touch(&self, by: usize, at: usize) -> bool {
         let request = &self.requests[at];
-        request.ask.keep || (self.sessions[by].open && request.session == Some(by))
+        request.session.is_none() || (self.sessions[by].open && request.session == Some(by))
     }
 
     // Owners that wait for each other.
