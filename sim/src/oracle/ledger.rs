@@ -440,6 +440,13 @@ impl Ledger {
         }
     }
 
+    /// Whether the request waited, on the old pages, for a key that force was used on.
+    fn waits_for_forced(&self, id: u128) -> bool {
+        self.keys
+            .iter()
+            .any(|key| key.forced && key.waiters.iter().any(|place| place.id == id))
+    }
+
     /// Judges one key's old page against its new one.
     fn judge(
         &mut self,
@@ -506,14 +513,15 @@ impl Ledger {
                 continue;
             }
             let session_over = self.session_is_over(now_ns, gone.id);
+            // It may have been granted and then been ended by force, in one batch.
+            let forced = book.forced || self.waits_for_forced(gone.id);
             let Some(request) = self.request(gone.id) else {
                 continue;
             };
             request.waiting = false;
             request.asked = request.heard || granted;
             let timed_out = request.wait_until_ns.is_some_and(|until| until <= now_ns);
-            // It may have been granted and then been ended by force, in one batch.
-            let told = request.may_end || session_over || request.session.is_none() || book.forced;
+            let told = request.may_end || session_over || request.session.is_none() || forced;
             // While the broker slept it may have been granted and have expired.
             let slept_through = request.lease_ns.is_some_and(|lease| lease <= slept_ns);
             if !(granted || timed_out || told || slept_through) {
