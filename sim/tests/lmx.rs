@@ -32,11 +32,11 @@ fn fixed_seeds_break_nothing_and_reach_every_rare_situation() {
 }
 
 #[test]
-fn fresh_seeds_break_nothing() {
+fn a_fresh_seed_breaks_nothing() {
     // Not reproducible on purpose: the seed is in the message of a failure.
     let first = (u64::from(std::process::id()) << 20) + 1_000_000;
-    println!("fresh seeds from {first} on");
-    sweep(first, first + 5);
+    println!("fresh seed {first}");
+    sweep(first, first + 1);
 }
 
 #[test]
