@@ -1,9 +1,11 @@
 //! What a client does, as scripts: with a broker whose every word is written down, and with
 //! the real one. Time is virtual throughout.
 
+mod faults;
 mod random;
 mod real;
 mod scripted;
+mod world;
 
 use core::time::Duration;
 
