@@ -168,8 +168,6 @@ fn after_a_clean_stop_with_nothing_held_it_serves_at_once() {
 
 #[test]
 fn a_successor_takes_over_the_sockets_that_a_supervisor_holds() {
-    use std::os::fd::AsRawFd as _;
-
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
@@ -177,19 +175,15 @@ fn a_successor_takes_over_the_sockets_that_a_supervisor_holds() {
     // As a supervisor does: the socket is the program's descriptor 3.
     let start = || {
         let mut command = std::process::Command::new("sh");
-        let descriptor = listener.as_raw_fd();
-        nix::fcntl::fcntl(
-            &listener,
-            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
-        )
-        .expect("inheritable");
+        let socket = std::os::fd::OwnedFd::from(listener.try_clone().expect("another handle"));
         command
             .arg("-c")
-            .arg(format!(
-                "exec 3<&{descriptor}; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" start --json \
-                 --log error --state-dir state"
-            ))
+            .arg(
+                "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" start --json \
+                 --log error --state-dir state",
+            )
             .arg(env!("CARGO_BIN_EXE_lmx"))
+            .stdin(socket)
             .current_dir(folder);
         let mut process = Process::spawn(command);
         let ready = process.json_line();
