@@ -6,6 +6,7 @@ mod harness;
 
 mod killed;
 mod overload;
+mod peer;
 mod restart;
 mod soak;
 mod table;

@@ -1,79 +1,15 @@
 //! Past its limits: whoever asks too much is told so, and everybody else goes on.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lmx::blocking;
 use lmx::clock::Alarm;
-use lmx::core::wire::{Answer, Command, Hello, MAGIC, Reply, Request, frame};
+use lmx::core::wire::Command;
 
 use crate::harness::{Broker, Process, tcp_port, until};
-
-/// A peer that speaks the native protocol byte by byte.
-pub(crate) struct Peer {
-    pub(crate) stream: TcpStream,
-    tag: u32,
-}
-
-impl Peer {
-    pub(crate) fn connect(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("connected");
-        Self { stream, tag: 0 }
-    }
-
-    /// Connected, with a session.
-    pub(crate) fn open(port: u16) -> Self {
-        let mut peer = Self::connect(port);
-        peer.stream.write_all(&MAGIC).expect("written");
-        let hello = peer.request(Command::Hello(Hello {
-            auth: &[],
-            resume_window: Duration::ZERO,
-            resume: None,
-            name: "peer",
-        }));
-        peer.stream.write_all(&hello).expect("written");
-        let mut length = [0; 4];
-        peer.stream.read_exact(&mut length).expect("a welcome");
-        let mut body = vec![0; u32::from_le_bytes(length) as usize];
-        peer.stream.read_exact(&mut body).expect("a welcome");
-        let reply = Reply::decode(&body).expect("a reply");
-        assert!(matches!(reply.body, Answer::Welcome(_)), "{reply:?}");
-        peer
-    }
-
-    pub(crate) fn request(&mut self, body: Command<'_>) -> Vec<u8> {
-        self.tag += 1;
-        let mut bytes = Vec::new();
-        let request = Request {
-            tag: self.tag,
-            seen: 0,
-            body,
-        };
-        frame::append(&request, &mut bytes);
-        bytes
-    }
-
-    /// The text of the fault that ends the connection; empty if it was simply cut.
-    fn last_words(mut self) -> String {
-        let mut bytes = Vec::new();
-        let ended = self.stream.read_to_end(&mut bytes);
-        if let Err(error) = ended {
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-        }
-        let mut rest = &bytes[..];
-        let mut words = String::new();
-        while let Ok(Some(frame)) = frame::split(rest, 1 << 20) {
-            let reply = Reply::decode(frame.body).expect("a reply");
-            if let Answer::Fault { text, .. } = reply.body {
-                text.clone_into(&mut words);
-            }
-            rest = frame.rest;
-        }
-        words
-    }
-}
+use crate::peer::Peer;
 
 pub(crate) fn client(port: u16) -> blocking::Client {
     blocking::Client::builder()

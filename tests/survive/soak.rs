@@ -1,29 +1,73 @@
 //! Mixed load for a long time: nothing may be left of it.
 //!
-//! `LMX_SOAK_CYCLES` says how long: 100,000 take about two minutes on two busy cores.
+//! `LMX_SOAK_CYCLES` says how long, or `LMX_SOAK_SECONDS`: 100,000 cycles take about two
+//! minutes on two busy cores.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lmx::LockError;
+use lmx::core::Instant;
+use lmx::core::wire::{Command, Resumed};
+use lmx::{LockError, RequestId, clock};
+use nix::sys::signal::Signal;
 
-use crate::harness::{Broker, until};
-use crate::overload::{Peer, client, descriptors, resident_kib};
+use crate::harness::{Broker, Process, until};
+use crate::overload::{client, descriptors, resident_kib};
+use crate::peer::Peer;
 
 const THREADS: usize = 4;
 const CYCLES: u64 = 4000;
+/// One in so many cycles is a process that is killed.
+const CYCLES_PER_KILL: u64 = 1000;
 /// Memory that may come and go.
 const SLACK_KIB: u64 = 4096;
 
+/// How long the load goes on.
+#[derive(Clone, Copy, Debug)]
+enum Length {
+    Cycles(u64),
+    Seconds(u32),
+}
+
+impl Length {
+    fn asked() -> Self {
+        let number = |name| {
+            let text = std::env::var(name).ok()?;
+            let number: u32 = text.parse().unwrap_or_else(|_| panic!("{name}={text}"));
+            Some(number)
+        };
+        match number("LMX_SOAK_SECONDS") {
+            Some(seconds) => Self::Seconds(seconds),
+            None => Self::Cycles(number("LMX_SOAK_CYCLES").map_or(CYCLES, u64::from)),
+        }
+    }
+
+    /// Whether `quarters` of it have passed with `cycle`.
+    fn has_passed(self, quarters: u32, begin: Instant, cycle: u64) -> bool {
+        match self {
+            Self::Cycles(cycles) => cycle >= cycles * u64::from(quarters) / 4,
+            Self::Seconds(seconds) => {
+                let part = Duration::from_secs(seconds.into()) * quarters / 4;
+                clock::now() >= begin + part
+            }
+        }
+    }
+}
+
 /// One of what clients do, and what they should not do.
-fn cycle(port: u16, steady: &lmx::blocking::Client, number: u64) {
+fn cycle(broker: &Broker, steady: &lmx::blocking::Client, number: u64) {
+    let port = broker.port;
+    if number % CYCLES_PER_KILL == CYCLES_PER_KILL - 1 {
+        killed(broker);
+        return;
+    }
     // The same mix for the same number of cycles.
     let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     let key = format!("key {}", random % 20);
     let wait = Duration::from_secs(20);
-    match random / 20 % 8 {
+    match random / 20 % 9 {
         0 => {
             let client = client(port);
             let guard = client.lock(&key).wait(wait).acquire().expect("granted");
@@ -53,6 +97,7 @@ fn cycle(port: u16, steady: &lmx::blocking::Client, number: u64) {
         }
         5 => live_mutex(port, &key, number, true),
         6 => live_mutex(port, &key, number, false),
+        7 => resumed(port, &key, number),
         _ => {
             let mut peer = Peer::connect(port);
             let _ = peer.stream.write_all(&random.to_le_bytes());
@@ -61,6 +106,28 @@ fn cycle(port: u16, steady: &lmx::blocking::Client, number: u64) {
             }
         }
     }
+}
+
+/// Loses its connection while it holds, comes back and releases.
+fn resumed(port: u16, key: &str, number: u64) {
+    let window = Duration::from_secs(20);
+    let (mut peer, welcome) = Peer::open_with(port, window, None);
+    let id = RequestId::from_u128(number.into());
+    peer.acquire(id, key, Duration::from_secs(3));
+    drop(peer);
+    let (mut peer, again) = Peer::open_with(port, window, Some(welcome.ticket));
+    assert_eq!(again.resumed, Resumed::Resumed);
+    // On a busy machine its lease may have ended.
+    let _ = peer.release(id);
+    peer.send(Command::Goodbye);
+}
+
+/// `lmx run` is killed while its command runs.
+fn killed(broker: &Broker) {
+    let mut run = Process::spawn(broker.run_sh("killed", &[], "echo $$; exec sleep 1000"));
+    let _ = run.pid_line();
+    run.signal(Signal::SIGKILL);
+    run.wait();
 }
 
 /// Locks as an existing client does, and unlocks or just goes.
@@ -91,31 +158,28 @@ fn live_mutex(port: u16, key: &str, number: u64, unlocks: bool) {
 
 #[test]
 fn nothing_is_left_of_a_long_run_of_everything() {
-    let cycles = std::env::var("LMX_SOAK_CYCLES")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(CYCLES);
+    let length = Length::asked();
     let broker = Broker::start_with(&["--state-dir", "state"]);
-    let port = broker.port;
-    let steady: Vec<_> = (0..THREADS).map(|_| client(port)).collect();
+    let steady: Vec<_> = (0..THREADS).map(|_| client(broker.port)).collect();
     let at_rest = descriptors(&broker);
-    let next = AtomicU64::new(0);
-    let run_until = |end: u64| {
+    let (begin, next) = (clock::now(), AtomicU64::new(0));
+    let run_until = |quarters: u32| {
         std::thread::scope(|scope| {
             for steady in &steady {
-                let next = &next;
+                let (broker, next) = (&broker, &next);
                 scope.spawn(move || {
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= end {
+                        if length.has_passed(quarters, begin, number) {
                             break;
                         }
-                        cycle(port, steady, number);
+                        cycle(broker, steady, number);
                     }
                 });
             }
         });
-        next.store(end, Ordering::Relaxed);
+        // Each thread took a number that it did not use.
+        let cycles = next.fetch_sub(THREADS as u64, Ordering::Relaxed) - THREADS as u64;
         let observer = &steady[0];
         until("nothing is held and all have left", || {
             let status = observer.status().expect("a status");
@@ -128,19 +192,23 @@ fn nothing_is_left_of_a_long_run_of_everything() {
         until("all descriptors are given back", || {
             descriptors(&broker) <= at_rest
         });
-        (resident_kib(&broker), descriptors(&broker))
+        let memory_kib = resident_kib(&broker);
+        println!(
+            "{quarters}/4: {cycles} cycles, {memory_kib} KiB, {} descriptors",
+            descriptors(&broker)
+        );
+        memory_kib
     };
     // Buffers and slots have their size after a while, and keep it.
-    let begin = run_until(cycles / 4);
-    let middle = run_until(cycles / 2);
-    let end = run_until(cycles);
-    println!("{cycles} cycles; KiB and descriptors: {begin:?}, {middle:?}, {end:?}");
+    let begin_kib = run_until(1);
+    let middle_kib = run_until(2);
+    let end_kib = run_until(4);
     assert!(
-        end.0 <= begin.0 + SLACK_KIB,
-        "{begin:?}, {middle:?}, {end:?}"
+        end_kib <= begin_kib + SLACK_KIB,
+        "{begin_kib} KiB, {middle_kib} KiB, {end_kib} KiB"
     );
     let status = steady[0].status().expect("a status");
     assert_eq!(status.grants, status.last_token);
-    assert!(status.expiries > 0 && status.faults > 0);
+    assert!(status.expiries > 0 && status.faults > 0 && status.resumes > 0);
     assert_eq!(status.refused, 0);
 }
