@@ -10,13 +10,19 @@ use crate::peer::{World, request_id};
 
 const WINDOW: Duration = Duration::from_secs(4);
 
-fn ask(world: &mut World, peer: &str, id: u128, key: &[u8], mode: Mode) {
+pub(crate) fn ask(world: &mut World, peer: &str, id: u128, key: &[u8], mode: Mode) {
     let bytes = ask_frame(world, peer, id, key, mode);
     world.write(peer, &bytes);
 }
 
-fn ask_frame(world: &mut World, peer: &str, id: u128, key: &[u8], mode: Mode) -> Vec<u8> {
-    let mut buffer = [0; 64];
+pub(crate) fn ask_frame(
+    world: &mut World,
+    peer: &str,
+    id: u128,
+    key: &[u8],
+    mode: Mode,
+) -> Vec<u8> {
+    let mut buffer = [0; 512];
     let mut wants = SeqBuf::new(&mut buffer);
     assert!(wants.push(&WantFields { key, mode }));
     let fields = AcquireFields {
@@ -34,7 +40,7 @@ fn ask_frame(world: &mut World, peer: &str, id: u128, key: &[u8], mode: Mode) ->
 }
 
 /// The grants that a peer has been told of, as (request, token).
-fn grants(world: &mut World, peer: &str) -> Vec<(u128, u64)> {
+pub(crate) fn grants(world: &mut World, peer: &str) -> Vec<(u128, u64)> {
     let mut grants = Vec::new();
     world.read(peer, |reply| {
         if let Answer::Granted { id, grant } = reply.body {

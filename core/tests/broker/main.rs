@@ -3,6 +3,7 @@
 #![cfg(feature = "alloc")]
 
 mod behaviour;
+mod bounds;
 mod peer;
 mod script;
 mod scripts;

@@ -1,0 +1,261 @@
+//! Limits on buffers, to the byte, and when what had to wait goes on.
+
+use std::time::Duration;
+
+use lmx_core::broker::{BrokerConfig, ConnectionId};
+use lmx_core::wire::{Answer, Command, Reply, frame};
+use lmx_core::{FencingToken, Instant, Mode};
+
+use crate::behaviour::{ask, grants};
+use crate::peer::{World, request_id};
+
+const WINDOW: Duration = Duration::from_secs(4);
+
+/// Bytes of the answer to a ping while tags and times are small.
+fn pong_bytes() -> u32 {
+    let reply = Reply {
+        now: Instant::EPOCH,
+        tag: 2,
+        body: Answer::Pong,
+    };
+    let mut bytes = Vec::new();
+    frame::append(&reply, &mut bytes);
+    bytes.len() as u32
+}
+
+/// Limits that a few dozen pings reach.
+fn small(frame_pongs: u32, output_pongs: u32) -> BrokerConfig {
+    let mut config = BrokerConfig {
+        frame_bytes_max: frame_pongs * pong_bytes(),
+        output_bytes_max: output_pongs * pong_bytes(),
+        name_bytes_max: 16,
+        ..BrokerConfig::default()
+    };
+    config.table.key_bytes_max = 16;
+    config.table.label_bytes_max = 16;
+    config
+}
+
+fn join_deaf(world: &mut World, name: &str) -> ConnectionId {
+    world.join(name, WINDOW);
+    world.peers.get_mut(name).unwrap().is_deaf = true;
+    world.peers[name].id.unwrap()
+}
+
+fn ping(world: &mut World, name: &str, times: u32) {
+    for _ in 0..times {
+        world.send(name, Command::Ping);
+    }
+}
+
+#[test]
+fn a_peer_is_read_from_until_its_output_has_exactly_the_limit() {
+    let mut world = World::new(small(60, 80));
+    let a = join_deaf(&mut world, "a");
+    ping(&mut world, "a", 79);
+    assert!(world.broker.wants_input(a));
+    ping(&mut world, "a", 1);
+    assert_eq!(world.broker.output(a).len() as u32, 80 * pong_bytes());
+    assert!(!world.broker.wants_input(a));
+}
+
+#[test]
+fn from_exactly_the_common_limit_on_each_has_one_frame() {
+    let config = BrokerConfig {
+        buffered_bytes_max: 70 * pong_bytes() as usize,
+        ..small(60, 80)
+    };
+    let mut world = World::new(config);
+    let a = join_deaf(&mut world, "a");
+    ping(&mut world, "a", 69);
+    assert!(world.broker.wants_input(a));
+    ping(&mut world, "a", 1);
+    assert!(!world.broker.wants_input(a));
+}
+
+#[test]
+fn the_transport_hears_that_a_peer_with_exactly_one_frame_may_be_read_from_again() {
+    let config = BrokerConfig {
+        buffered_bytes_max: 100 * pong_bytes() as usize,
+        ..small(60, 80)
+    };
+    let mut world = World::new(config);
+    join_deaf(&mut world, "other");
+    ping(&mut world, "other", 60);
+    let a = join_deaf(&mut world, "a");
+    ping(&mut world, "a", 60);
+    assert!(!world.broker.wants_input(a));
+    assert_eq!(world.broker.poll_connection(), None);
+    world
+        .broker
+        .consume_output(world.now, a, pong_bytes() as usize);
+    assert!(world.broker.wants_input(a));
+    assert_eq!(world.broker.poll_connection(), Some(a));
+}
+
+#[test]
+fn what_waited_goes_on_once_half_a_frame_is_left() {
+    let config = BrokerConfig {
+        frame_bytes_max: 4096,
+        output_bytes_max: 8192,
+        ..BrokerConfig::default()
+    };
+    let mut world = World::new(config);
+    let a = join_deaf(&mut world, "a");
+    let mut burst = Vec::new();
+    for _ in 0..3000 {
+        burst.extend(world.frame("a", Command::Ping));
+    }
+    world.write("a", &burst);
+    let queued = world.broker.output(a).len();
+    assert!(queued >= 8192);
+    let now = world.now;
+    world.broker.consume_output(now, a, queued - 2049);
+    assert_eq!(world.broker.output(a).len(), 2049, "not yet");
+    world.broker.consume_output(now, a, 1);
+    assert!(world.broker.output(a).len() > 4096, "and as far as it goes");
+}
+
+#[test]
+fn events_that_waited_go_on_once_half_a_frame_is_left() {
+    let config = BrokerConfig {
+        frame_bytes_max: 4096,
+        output_bytes_max: 8192,
+        ..BrokerConfig::default()
+    };
+    let mut world = World::new(config);
+    world.join("holder", WINDOW);
+    ask(&mut world, "holder", 1, b"k", Mode::Exclusive);
+    let a = join_deaf(&mut world, "a");
+    ask(&mut world, "a", 2, b"k", Mode::Exclusive);
+    while world.broker.wants_input(a) {
+        world.send("a", Command::Ping);
+    }
+    world.send("holder", Command::Release { id: request_id(1) });
+    let queued = world.broker.output(a).len();
+    let now = world.now;
+    world.broker.consume_output(now, a, queued - 2049);
+    assert_eq!(world.broker.output(a).len(), 2049);
+    world.broker.consume_output(now, a, 1);
+    assert!(world.broker.output(a).len() > 2048, "it is told now");
+}
+
+#[test]
+fn a_peer_that_is_not_read_from_may_have_sent_as_much_as_its_output_holds() {
+    let config = BrokerConfig {
+        frame_bytes_max: 4096,
+        output_bytes_max: 8192,
+        ..BrokerConfig::default()
+    };
+    let mut world = World::new(config);
+    let a = join_deaf(&mut world, "a");
+    while world.broker.wants_input(a) {
+        world.send("a", Command::Ping);
+    }
+    let mut sent = Vec::new();
+    while sent.len() < 10_000 {
+        sent.extend(world.frame("a", Command::Ping));
+    }
+    world.write("a", &sent[..4000]);
+    world.write("a", &sent[4000..8192]);
+    world.write("a", &sent[8192..8200]);
+    assert!(!world.broker.is_closing(a));
+    world.write("a", &sent[8200..8201]);
+    assert!(world.broker.is_closing(a));
+    assert_eq!(world.broker.status(world.now).faults_slow_reader, 1);
+}
+
+/// How long the answer to a live-mutex client's `ls` is, and whether it was too long for one
+/// that reads nothing.
+fn list_of_keys(output_bytes_max: u32, last_key_bytes: usize) -> (usize, bool) {
+    let mut world = World::new(BrokerConfig {
+        frame_bytes_max: 2048,
+        output_bytes_max,
+        ..BrokerConfig::default()
+    });
+    world.join("holder", WINDOW);
+    for id in 0..20 {
+        let key = format!("{id:0>250}");
+        ask(&mut world, "holder", id, key.as_bytes(), Mode::Exclusive);
+    }
+    let key = vec![b'k'; last_key_bytes];
+    ask(&mut world, "holder", 20, &key, Mode::Exclusive);
+    world.connect("lines").unwrap();
+    world.peers.get_mut("lines").unwrap().is_deaf = true;
+    world.write("lines", b"{\"type\":\"ls\",\"uuid\":\"l\"}\n");
+    let lines = world.peers["lines"].id.unwrap();
+    let bytes = world.broker.output(lines).len();
+    (bytes, world.broker.is_closing(lines))
+}
+
+#[test]
+fn an_answer_in_lines_may_be_twice_the_output_limit_and_no_longer() {
+    let (odd_or_even, _) = list_of_keys(1 << 20, 20);
+    let last_key_bytes = 20 + odd_or_even % 2;
+    let (bytes, is_closing) = list_of_keys(1 << 20, last_key_bytes);
+    assert!(!is_closing);
+    assert_eq!(bytes % 2, 0);
+    let half = u32::try_from(bytes / 2).unwrap();
+    assert_eq!(list_of_keys(half, last_key_bytes), (bytes, false));
+    assert!(list_of_keys(half - 1, last_key_bytes).1);
+}
+
+#[test]
+fn to_write_nothing_is_no_sign_of_life() {
+    let mut world = World::new(BrokerConfig::default());
+    let a = join_deaf(&mut world, "a");
+    ping(&mut world, "a", 1);
+    let idle_max = BrokerConfig::default().idle_max;
+    let until = world.broker.poll_timeout();
+    assert_eq!(until, Some(world.now + idle_max));
+    world.now = Instant::from_millis(5000);
+    world.broker.consume_output(world.now, a, 0);
+    assert_eq!(world.broker.poll_timeout(), until);
+    world.at(10_000);
+    assert!(world.broker.is_closing(a));
+    assert_eq!(world.broker.status(world.now).faults_slow_reader, 1);
+
+    // Nor is it one that the last words are read.
+    let whole = world.broker.output(a).len();
+    let due = world.broker.poll_timeout();
+    world.now = Instant::from_millis(10_001);
+    world.broker.consume_output(world.now, a, whole / 2);
+    world.broker.check();
+    assert_eq!(world.broker.poll_timeout(), due);
+}
+
+#[test]
+fn a_session_is_known_by_its_connection_while_it_is_bound_to_it() {
+    let mut world = World::new(BrokerConfig::default());
+    world.connect("a").unwrap();
+    let a = world.peers["a"].id.unwrap();
+    assert_eq!(world.broker.session(a), None);
+    world.join("b", WINDOW);
+    let b = world.peers["b"].id.unwrap();
+    let session = world.peers["b"].ticket.unwrap().session;
+    assert_eq!(world.broker.session(b), Some(session));
+    assert_ne!(a.as_u64(), b.as_u64());
+    world.cut("b");
+    assert_eq!(world.broker.session(b), None);
+    // The next in its place is another connection.
+    world.connect("c").unwrap();
+    let c = world.peers["c"].id.unwrap();
+    assert_eq!(c.index(), b.index());
+    assert_ne!(c.as_u64(), b.as_u64());
+}
+
+#[test]
+fn grants_go_on_when_the_ceiling_of_tokens_is_raised() {
+    let mut world = World::new(BrokerConfig {
+        token_ceiling: FencingToken::new(1),
+        ..BrokerConfig::default()
+    });
+    world.join("a", WINDOW);
+    ask(&mut world, "a", 1, b"k", Mode::Exclusive);
+    ask(&mut world, "a", 2, b"l", Mode::Exclusive);
+    assert_eq!(grants(&mut world, "a"), [(1, 1)]);
+    let ceiling = FencingToken::new(2).unwrap();
+    world.broker.set_token_ceiling(world.now, ceiling);
+    world.settle();
+    assert_eq!(grants(&mut world, "a"), [(2, 2)]);
+}
