@@ -155,3 +155,76 @@ pub enum ConfigError {
     #[error("lease_max is zero; it is longer than zero")]
     LeaseZero,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A limit's name, where it stands, and the least and the most that it may be.
+    type Limit = (&'static str, fn(&mut TableConfig) -> &mut u32, u32, u32);
+
+    #[test]
+    fn a_limit_is_in_its_bounds_or_named() {
+        const SLOTS: u32 = 1_073_741_823;
+        let limits: [Limit; 9] = [
+            (
+                "sessions_max",
+                |config| &mut config.sessions_max,
+                1,
+                1_048_576,
+            ),
+            ("keys_max", |config| &mut config.keys_max, 1, SLOTS),
+            ("requests_max", |config| &mut config.requests_max, 1, SLOTS),
+            ("claims_max", |config| &mut config.claims_max, 1, SLOTS),
+            (
+                "requests_per_session_max",
+                |config| &mut config.requests_per_session_max,
+                1,
+                u32::MAX,
+            ),
+            (
+                "keys_per_request_max",
+                |config| &mut config.keys_per_request_max,
+                1,
+                SLOTS,
+            ),
+            (
+                "key_bytes_max",
+                |config| &mut config.key_bytes_max,
+                1,
+                16_777_215,
+            ),
+            (
+                "timers_per_call_max",
+                |config| &mut config.timers_per_call_max,
+                1,
+                u32::MAX,
+            ),
+            ("pieces_max", |config| &mut config.pieces_max, 0, SLOTS),
+        ];
+        for (what, limit, min, max) in limits {
+            let checked = |is| {
+                let mut config = TableConfig::default();
+                *limit(&mut config) = is;
+                config.check()
+            };
+            assert_eq!(checked(min), Ok(()), "{what}");
+            assert_eq!(checked(max), Ok(()), "{what}");
+            for is in min.checked_sub(1).into_iter().chain(max.checked_add(1)) {
+                let error = ConfigError::OutOfRange { what, is, min, max };
+                assert_eq!(checked(is), Err(error));
+            }
+        }
+    }
+
+    #[test]
+    fn a_lease_may_be_longer_than_zero() {
+        let mut config = TableConfig {
+            lease_max: Duration::ZERO,
+            ..TableConfig::default()
+        };
+        assert_eq!(config.check(), Err(ConfigError::LeaseZero));
+        config.lease_max = Duration::from_nanos(1);
+        assert_eq!(config.check(), Ok(()));
+    }
+}

@@ -354,3 +354,22 @@ impl core::ops::IndexMut<u32> for Connections {
             .expect("the slot is in use")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_kept_while_they_are_few_and_small() {
+        let mut connections = Connections::new(false);
+        connections.give_back(Vec::new());
+        assert_eq!(connections.spares.len(), 0);
+        connections.give_back(Vec::with_capacity(SPARE_BYTES_MAX + 1));
+        assert_eq!(connections.spares.len(), 0);
+        for _ in 0..SPARES_MAX + 1 {
+            connections.give_back(alloc::vec![1; SPARE_BYTES_MAX]);
+        }
+        assert_eq!(connections.spares.len(), SPARES_MAX);
+        assert!(connections.spares.iter().all(Vec::is_empty));
+    }
+}

@@ -43,6 +43,12 @@ impl LineDecoder {
         self.bytes_max = bytes_max as usize;
     }
 
+    /// Room for a partial line that it has now.
+    #[cfg(test)]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.partial.capacity()
+    }
+
     /// Whether a line has begun that is not complete.
     pub(super) fn is_partial(&self) -> bool {
         !self.lent && !self.partial.is_empty()

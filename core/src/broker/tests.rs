@@ -1,9 +1,14 @@
 use alloc::{vec, vec::Vec};
 
+use core::time::Duration;
+
 use super::connection::Connection;
 use super::connections::{Connections, Queue};
+use super::counters::Counters;
 use super::lines::{self, FirstLine, LineDecoder};
 use super::session;
+use super::{Broker, BrokerConfig, ConfigError};
+use crate::table::{AcquireError, ConvertError, OpenError};
 use crate::{Instant, SessionId};
 
 fn lines_of(decoder: &mut LineDecoder, mut input: &[u8]) -> Vec<Vec<u8>> {
@@ -145,6 +150,90 @@ fn a_ticket_is_of_one_seed_one_run_and_one_session() {
         forged.secret[bit / 8] ^= 1 << (bit % 8);
         assert!(!session::is_genuine(&seed, &forged));
     }
+}
+
+#[test]
+fn limits_go_together_or_the_error_says_which_do_not() {
+    let mut config = BrokerConfig::default();
+    let least = config.table.key_bytes_max + config.table.label_bytes_max + 256 + 256;
+    config.frame_bytes_max = least;
+    assert_eq!(config.check(), Ok(()));
+    config.frame_bytes_max = least - 1;
+    let too_small = ConfigError::FrameTooSmall {
+        bytes: least - 1,
+        bytes_min: least,
+    };
+    assert_eq!(config.check(), Err(too_small));
+    assert_eq!(Broker::new(Instant::EPOCH, config).err(), Some(too_small));
+
+    let mut config = BrokerConfig::default();
+    config.output_bytes_max = config.frame_bytes_max + 4;
+    assert_eq!(config.check(), Ok(()));
+    config.output_bytes_max -= 1;
+    let too_small = ConfigError::OutputTooSmall {
+        bytes: config.output_bytes_max,
+        bytes_min: config.frame_bytes_max + 4,
+    };
+    assert_eq!(config.check(), Err(too_small));
+
+    let mut config = BrokerConfig::default();
+    config.auth_token = Some(Vec::new());
+    assert_eq!(config.check(), Err(ConfigError::EmptyAuthToken));
+    config.auth_token = Some(vec![0]);
+    assert_eq!(config.check(), Ok(()));
+}
+
+#[test]
+fn what_was_refused_is_counted_by_what_it_was() {
+    let mut counters = Counters::default();
+    counters.open(OpenError::WindowTooLong {
+        max: Duration::ZERO,
+    });
+    counters.acquire(AcquireError::UnknownSession);
+    counters.acquire(AcquireError::UnknownSession);
+    counters.convert(ConvertError::NotConvertible);
+    counters.convert(ConvertError::NotConvertible);
+    counters.convert(ConvertError::NotHeld);
+    let status = counters.0;
+    assert_eq!(status.refused_invalid, 3);
+    assert_eq!(status.refused_absent, 3);
+    assert_eq!(status.refused, 0);
+}
+
+#[test]
+fn a_decoder_of_lines_keeps_a_small_buffer_and_no_large_one() {
+    let mut decoder = LineDecoder::new(1000);
+    lines_of(&mut decoder, &[b'x'; 200]);
+    lines_of(&mut decoder, b"\n");
+    let kept = decoder.kept_bytes();
+    assert!((200..=256).contains(&kept), "{kept}");
+    lines_of(&mut decoder, &[b'x'; 600]);
+    lines_of(&mut decoder, b"\n\n");
+    assert_eq!(decoder.kept_bytes(), 0);
+}
+
+#[test]
+fn what_is_held_back_for_two_reasons_waits_for_both() {
+    let mut output = Connection::new().output;
+    output.buffer(Vec::new).extend_from_slice(b"abcdef");
+    // What comes after waits for whatever what comes before waits for.
+    assert!(output.hold_back(4, 1));
+    assert_eq!(output.as_slice(), b"abcd");
+    assert!(output.hold_back(2, 2));
+    assert_eq!(output.as_slice(), b"ab");
+    assert!(!output.hold_back(4, 2), "it waits for that already");
+    assert!(!output.hold_back(2, 2));
+    assert!(output.hold_back(4, 3));
+    assert!(output.release(1));
+    assert_eq!(output.as_slice(), b"ab");
+    assert!(output.release(2));
+    assert_eq!(output.as_slice(), b"abcd");
+    assert!(output.hold_back(4, 4));
+    assert!(output.release(3), "the later one has taken its place");
+    output.consume(3);
+    assert_eq!(output.as_slice(), b"d");
+    assert!(!output.release(4));
+    assert_eq!(output.as_slice(), b"def");
 }
 
 #[test]

@@ -165,39 +165,38 @@ fn a_peer_that_is_not_read_from_may_have_sent_as_much_as_its_output_holds() {
     assert_eq!(world.broker.status(world.now).faults_slow_reader, 1);
 }
 
-/// How long the answer to a live-mutex client's `ls` is, and whether it was too long for one
-/// that reads nothing.
-fn list_of_keys(output_bytes_max: u32, last_key_bytes: usize) -> (usize, bool) {
+/// What is queued for a live-mutex client that reads nothing, and whether that is too much,
+/// after two answers that echo ids of these lengths.
+fn queued_for_lines(uuid_bytes: [usize; 2]) -> (usize, bool) {
     let mut world = World::new(BrokerConfig {
-        frame_bytes_max: 2048,
-        output_bytes_max,
+        frame_bytes_max: 4000,
+        output_bytes_max: 4096,
         ..BrokerConfig::default()
     });
     world.join("holder", WINDOW);
-    for id in 0..20 {
-        let key = format!("{id:0>250}");
+    for id in 0..8 {
+        let key = format!("{id:0>240}");
         ask(&mut world, "holder", id, key.as_bytes(), Mode::Exclusive);
     }
-    let key = vec![b'k'; last_key_bytes];
-    ask(&mut world, "holder", 20, &key, Mode::Exclusive);
     world.connect("lines").unwrap();
     world.peers.get_mut("lines").unwrap().is_deaf = true;
-    world.write("lines", b"{\"type\":\"ls\",\"uuid\":\"l\"}\n");
+    for bytes in uuid_bytes {
+        let line = format!("{{\"type\":\"ls\",\"uuid\":\"{:0>bytes$}\"}}\n", 1);
+        world.write("lines", line.as_bytes());
+    }
     let lines = world.peers["lines"].id.unwrap();
     let bytes = world.broker.output(lines).len();
     (bytes, world.broker.is_closing(lines))
 }
 
 #[test]
-fn an_answer_in_lines_may_be_twice_the_output_limit_and_no_longer() {
-    let (odd_or_even, _) = list_of_keys(1 << 20, 20);
-    let last_key_bytes = 20 + odd_or_even % 2;
-    let (bytes, is_closing) = list_of_keys(1 << 20, last_key_bytes);
-    assert!(!is_closing);
-    assert_eq!(bytes % 2, 0);
-    let half = u32::try_from(bytes / 2).unwrap();
-    assert_eq!(list_of_keys(half, last_key_bytes), (bytes, false));
-    assert!(list_of_keys(half - 1, last_key_bytes).1);
+fn answers_in_lines_may_be_twice_the_output_limit_and_no_more() {
+    let (bytes, is_closing) = queued_for_lines([2000, 2000]);
+    assert!(bytes > 6500 && !is_closing, "{bytes}, {is_closing}");
+    let longest = 2000 + 2 * 4096 - bytes;
+    assert_eq!(queued_for_lines([2000, longest]), (2 * 4096, false));
+    assert!(queued_for_lines([2000, longest + 1]).1);
+    assert!(queued_for_lines([2000, longest + 100]).1);
 }
 
 #[test]
