@@ -9,7 +9,7 @@ use lmx_core::wire::{
 };
 use lmx_core::{
     Acquire, Acquired, Event, FencingToken, Grant, Instant, Key, LockTable, Mode, RequestId,
-    SessionId, TableConfig, Wait, Want,
+    SessionId, TableConfig, Want,
 };
 
 /// Makes ready, and returns one turn.
@@ -150,15 +150,8 @@ fn acquire_command<'s>(id: RequestId, key: &'s [u8], space: &'s mut [u8]) -> Com
         mode: Mode::Exclusive,
     }));
     Command::Acquire(AcquireFields {
-        id,
-        wants: wants.finish(),
         lease: Some(LEASE),
-        wait: Wait::Forever,
-        keep: false,
-        notify_contended: false,
-        label: &[],
-        owner: None,
-        lock_delay: Duration::ZERO,
+        ..AcquireFields::new(id, wants.finish())
     })
 }
 

@@ -185,6 +185,24 @@ pub struct AcquireFields<'a> {
     pub lock_delay: Duration,
 }
 
+impl<'a> AcquireFields<'a> {
+    /// Asks for `wants` as long as the session lasts, waits for ever, and wants nothing else.
+    #[must_use]
+    pub const fn new(id: RequestId, wants: Seq<'a, WantFields<'a>>) -> Self {
+        Self {
+            id,
+            wants,
+            lease: None,
+            wait: Wait::Forever,
+            keep: false,
+            notify_contended: false,
+            label: b"",
+            owner: None,
+            lock_delay: Duration::ZERO,
+        }
+    }
+}
+
 /// One key of a request on the wire, not yet checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WantFields<'a> {

@@ -101,15 +101,11 @@ impl World {
 
 fn acquire<'a>(id: u128, wait: Wait, wants: Seq<'a, WantFields<'a>>) -> Command<'a> {
     Command::Acquire(AcquireFields {
-        id: RequestId::from_u128(id),
-        wants,
         lease: Some(Duration::from_secs(4)),
         wait,
-        keep: false,
         notify_contended: true,
         label: b"label",
-        owner: None,
-        lock_delay: Duration::ZERO,
+        ..AcquireFields::new(RequestId::from_u128(id), wants)
     })
 }
 

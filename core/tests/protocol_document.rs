@@ -12,7 +12,7 @@ use lmx_core::broker::{Broker, BrokerConfig};
 use lmx_core::wire::{
     AcquireFields, Command, Hello, MAGIC, Request, Seq, SeqBuf, WantFields, frame,
 };
-use lmx_core::{Instant, Mode, RequestId, Wait};
+use lmx_core::{Instant, Mode, RequestId};
 
 const BEGIN: &str = "```example\n";
 const ID: RequestId = RequestId::from_u128(0x0195_5a3c_7b1e_7c40_8f2a_6d1c_44e9_b07d);
@@ -79,15 +79,8 @@ fn conversation() -> String {
 
 fn acquire<'a>(wants: Seq<'a, WantFields<'a>>) -> AcquireFields<'a> {
     AcquireFields {
-        id: ID,
-        wants,
         lease: Some(Duration::from_secs(10)),
-        wait: Wait::Forever,
-        keep: false,
-        notify_contended: false,
-        label: b"",
-        owner: None,
-        lock_delay: Duration::ZERO,
+        ..AcquireFields::new(ID, wants)
     }
 }
 

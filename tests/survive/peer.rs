@@ -8,7 +8,7 @@ use lmx::core::wire::{
     AcquireFields, Answer, Command, Hello, MAGIC, Reply, Request, SeqBuf, Ticket, WantFields,
     Welcome, frame,
 };
-use lmx::core::{Mode, RequestId, Wait};
+use lmx::core::{Mode, RequestId};
 
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
@@ -58,15 +58,8 @@ impl Peer {
         };
         assert!(wants.push(&want), "{key} is short");
         self.send(Command::Acquire(AcquireFields {
-            id,
-            wants: wants.finish(),
             lease: Some(lease),
-            wait: Wait::Forever,
-            keep: false,
-            notify_contended: false,
-            label: b"",
-            owner: None,
-            lock_delay: Duration::ZERO,
+            ..AcquireFields::new(id, wants.finish())
         }));
         self.told(|answer| match answer {
             Answer::Granted { id: of, .. } | Answer::Expired { id: of, .. } if *of == id => {

@@ -8,7 +8,7 @@ use std::process::Command;
 use lmx::core::wire::{
     self, AcquireFields, Answer, Command as Ask, Hello, Reply, Request, SeqBuf, WantFields, frame,
 };
-use lmx::core::{Mode, RequestId, Wait};
+use lmx::core::{Mode, RequestId};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 
@@ -280,15 +280,8 @@ impl Connection for NativeConnection {
         });
         debug_assert!(fits, "keys are short");
         let fields = AcquireFields {
-            id: self.id(lane),
-            wants: wants.finish(),
             lease: Some(self.lease),
-            wait: Wait::Forever,
-            keep: false,
-            notify_contended: false,
-            label: &[],
-            owner: None,
-            lock_delay: Duration::ZERO,
+            ..AcquireFields::new(self.id(lane), wants.finish())
         };
         ask(tag(lane, false), self.seen, Ask::Acquire(fields), out);
     }

@@ -25,17 +25,7 @@ pub(crate) fn ask_frame(
     let mut buffer = [0; 512];
     let mut wants = SeqBuf::new(&mut buffer);
     assert!(wants.push(&WantFields { key, mode }));
-    let fields = AcquireFields {
-        id: request_id(id),
-        wants: wants.finish(),
-        lease: None,
-        wait: Wait::Forever,
-        keep: false,
-        notify_contended: false,
-        label: b"",
-        owner: None,
-        lock_delay: Duration::ZERO,
-    };
+    let fields = AcquireFields::new(request_id(id), wants.finish());
     world.frame(peer, Command::Acquire(fields))
 }
 
@@ -466,15 +456,8 @@ fn a_request_may_have_more_keys_than_fit_on_the_stack() {
         assert!(wants.push(&WantFields { key, mode }));
     }
     let fields = AcquireFields {
-        id: request_id(1),
-        wants: wants.finish(),
-        lease: None,
         wait: Wait::No,
-        keep: false,
-        notify_contended: false,
-        label: b"",
-        owner: None,
-        lock_delay: Duration::ZERO,
+        ..AcquireFields::new(request_id(1), wants.finish())
     };
     world.send("a", Command::Acquire(fields));
     assert_eq!(grants(&mut world, "a"), [(1, 1)]);

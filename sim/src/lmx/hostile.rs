@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lmx_core::wire::{AcquireFields, Command, Hello, MAGIC, Request, SeqBuf, WantFields, frame};
-use lmx_core::{Mode, RequestId, Wait};
+use lmx_core::{Mode, RequestId};
 use serde::{Deserialize, Serialize};
 
 use super::broker::{key_bytes, request_id};
@@ -251,17 +251,7 @@ impl Session {
             key: &key,
             mode: Mode::Exclusive,
         });
-        let fields = AcquireFields {
-            id,
-            wants: wants.finish(),
-            lease: None,
-            wait: Wait::Forever,
-            keep: false,
-            notify_contended: false,
-            label: b"",
-            owner: None,
-            lock_delay: Duration::ZERO,
-        };
+        let fields = AcquireFields::new(id, wants.finish());
         self.send(bytes, Command::Acquire(fields));
     }
 }

@@ -273,15 +273,9 @@ fn a_holder_is_told_once_that_somebody_waits() {
             mode: Mode::Exclusive,
         }));
         let acquire = AcquireFields {
-            id: RequestId::from_u128(7),
-            wants: wants.finish(),
-            lease: None,
             wait: Wait::No,
-            keep: false,
             notify_contended: true,
-            label: b"",
-            owner: None,
-            lock_delay: Duration::ZERO,
+            ..AcquireFields::new(RequestId::from_u128(7), wants.finish())
         };
         send(&mut stream, 2, Command::Acquire(acquire)).await;
         assert_eq!(contended_until(&mut stream, 2).await, 0);

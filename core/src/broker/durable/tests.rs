@@ -4,7 +4,6 @@ use alloc::{format, string::String, vec};
 
 use super::super::{Broker, BrokerConfig, ConnectionId, Durability, Record};
 use super::*;
-use crate::table::Wait;
 use crate::wire::{
     AcquireFields, Answer, Command, Hello, Reply, Request, SeqBuf, Ticket, WantFields, frame,
 };
@@ -133,15 +132,10 @@ impl Peer {
             mode: Mode::Exclusive,
         }));
         let fields = AcquireFields {
-            id: RequestId::from_u128(id),
-            wants: wants.finish(),
             lease,
-            wait: Wait::Forever,
             keep,
-            notify_contended: false,
             label: b"label",
-            owner: None,
-            lock_delay: Duration::ZERO,
+            ..AcquireFields::new(RequestId::from_u128(id), wants.finish())
         };
         let command = match reclaimed {
             None => Command::Acquire(fields),
