@@ -328,6 +328,8 @@ impl LiveMutex {
             "lock" => self.lock(at, frame),
             "unlock" => self.unlock(at, frame),
             "lock-received" => self.lock_received(at, frame),
+            // What the clients of 0.0 say after every unlock; there is nothing left to do.
+            "unlock-received" => {}
             "lock-client-timeout" | "lock-client-error" => self.lock_given_up(at, frame),
             "lock-received-rejected" => self.lock_rejected(at, frame),
             "acquire-many" => self.acquire_many(at, frame),
@@ -551,8 +553,12 @@ fn make_id(ids_made: &mut u64) -> RequestId {
 }
 
 /// Whether a client of this version is served: the same major version, and a minor
-/// version that begins with the same digit. The patch does not matter.
+/// version that begins with the same digit. The patch does not matter. The one release of
+/// 0.1 that there is speaks the same messages, and is served too.
 fn is_compatible(version: &str) -> bool {
+    if version == "0.1.1066" {
+        return true;
+    }
     let mut parts = version.split('.');
     let major = parts.next();
     let Some(minor) = parts.next() else {

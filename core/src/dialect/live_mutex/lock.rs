@@ -153,6 +153,7 @@ impl LiveMutex {
             Some(raw) => self.unlock_by_id(at, frame, key, request_id(raw), is_known),
             None if self.unlock_by_role(at, frame, key) => Unlock::Done,
             None if frame.is_forced() => self.unlock_by_force(at, key, is_known),
+            None if frame.is_unlock_of_0_0() && self.unlock_own(at, key) => Unlock::Done,
             None if is_known => Unlock::WrongId,
             None => Unlock::UnknownKey,
         };
@@ -277,11 +278,12 @@ impl LiveMutex {
             return Unlock::Done;
         }
         match self.recent.fate(id) {
+            // Whatever became of the id: it was about another key.
+            _ if !is_known => Unlock::UnknownKey,
             Some(Fate::Ended) => {
                 self.recent.note(id, Fate::Released);
                 Unlock::Late
             }
-            None if !is_known => Unlock::UnknownKey,
             _ if frame.is_forced() => Unlock::NotForced,
             _ => Unlock::WrongId,
         }
@@ -300,26 +302,18 @@ impl LiveMutex {
         true
     }
 
-    /// Ends what this connection holds of a key.
-    pub(super) fn unlock_own(&mut self, at: &mut At<'_>, key: Key<'_>) {
+    /// Ends what this connection holds of a key; `false` if that is nothing.
+    pub(super) fn unlock_own(&mut self, at: &mut At<'_>, key: Key<'_>) -> bool {
         let session = self.connections.get(&at.by).and_then(|c| c.session);
         self.unlock_those(at, key, Fate::Released, |owner| {
             session.is_some() && owner == session
-        });
+        })
     }
 
     /// A writer ends its own hold of a write key; one on another connection than the one
     /// that locked ends whoever holds it, but never the readers.
     fn unlock_as_writer(&mut self, at: &mut At<'_>, key: Key<'_>) {
-        let session = self.connections.get(&at.by).and_then(|c| c.session);
-        let has_own = session.is_some()
-            && at
-                .table
-                .inspect(key)
-                .is_some_and(|view| view.holders().any(|held| held.session() == session));
-        if has_own {
-            self.unlock_own(at, key);
-        } else {
+        if !self.unlock_own(at, key) {
             let readers = self.write_keys.session();
             self.unlock_those(at, key, Fate::Ended, |owner| {
                 owner.is_none() || owner != readers
@@ -327,14 +321,14 @@ impl LiveMutex {
         }
     }
 
-    /// Ends the holds of a key whose owners are meant.
+    /// Ends the holds of a key whose owners are meant; `false` if there are none.
     fn unlock_those(
         &mut self,
         at: &mut At<'_>,
         key: Key<'_>,
         fate: Fate,
         is_meant: impl Fn(Option<SessionId>) -> bool,
-    ) {
+    ) -> bool {
         let mut meant = Vec::new();
         if let Some(view) = at.table.inspect(key) {
             meant.extend(
@@ -343,10 +337,11 @@ impl LiveMutex {
                     .map(|held| held.id()),
             );
         }
-        for id in meant {
-            self.release_by_id(at, id);
-            self.recent.note(id, fate);
+        for id in &meant {
+            self.release_by_id(at, *id);
+            self.recent.note(*id, fate);
         }
+        !meant.is_empty()
     }
 
     fn unlock_by_force(&mut self, at: &mut At<'_>, key: Key<'_>, is_known: bool) -> Unlock {

@@ -184,6 +184,15 @@ impl<'a> Frame<'a> {
         .all(Option::is_some)
     }
 
+    /// Whether it has the fields that the Node client of 0.0 writes into an unlock and lacks
+    /// those that its successors add.
+    pub(super) fn is_unlock_of_0_0(&self) -> bool {
+        self.force.is_some()
+            && self.pid.is_some()
+            && self.rw_status.is_none()
+            && self.max.is_none()
+    }
+
     /// Whether the request may not wait.
     pub(super) fn is_try(&self) -> bool {
         self.wait.is_some_and(|raw| raw.text() == "false")

@@ -261,7 +261,9 @@ impl LiveMutex {
             Some(id) => {
                 self.release_by_id(at, id);
             }
-            None => self.unlock_own(at, key),
+            None => {
+                self.unlock_own(at, key);
+            }
         }
     }
 
