@@ -209,3 +209,33 @@ impl LockRequest {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bounded_wait_is_asked_again_for_what_is_left_of_it() {
+        let second = Duration::from_secs(1);
+        let at = |millis| Instant::from_millis(millis);
+        for (wait, left) in [
+            (Wait::For(second), Wait::For(second * 7 / 10)),
+            (Wait::Forever, Wait::Forever),
+            (Wait::No, Wait::No),
+        ] {
+            let waiting = Waiting::new(at(1000), wait, second);
+            assert_eq!(waiting.remaining(at(1300), wait), left);
+        }
+    }
+
+    #[test]
+    fn what_was_converted_is_asked_again_as_it_is_held() {
+        let id = crate::RequestId::from_u128(1);
+        let mut request = LockRequest::new(id, b"key");
+        assert_eq!(request.wants[0].1, Mode::Exclusive);
+        request.converted(Conversion::Downgrade);
+        assert_eq!(request.wants[0].1, Mode::Shared);
+        request.converted(Conversion::Upgrade);
+        assert_eq!(request.wants[0].1, Mode::Exclusive);
+    }
+}

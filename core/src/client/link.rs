@@ -104,4 +104,30 @@ mod tests {
         assert_eq!(one, pauses(1));
         assert_ne!(one, pauses(2));
     }
+
+    #[test]
+    fn after_a_success_pauses_begin_anew() {
+        let mut backoff = Backoff::new(&ClientConfig::default());
+        for _ in 0..10 {
+            backoff.pause();
+        }
+        assert!(backoff.pause() > backoff.min);
+        backoff.reset();
+        assert!(backoff.pause() <= backoff.min);
+    }
+
+    #[test]
+    fn what_is_drawn_is_what_the_published_generator_draws() {
+        let mut backoff = Backoff::new(&ClientConfig {
+            seed: 0,
+            ..ClientConfig::default()
+        });
+        let drawn = [backoff.draw(), backoff.draw(), backoff.draw()];
+        let published = [
+            0xe220_a839_7b1d_cdaf,
+            0x6e78_9e6a_a1b9_65f4,
+            0x06c4_5d18_8009_454f,
+        ];
+        assert_eq!(drawn, published);
+    }
 }

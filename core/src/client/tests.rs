@@ -1,6 +1,7 @@
 //! What a client does, as scripts: with a broker whose every word is written down, and with
 //! the real one. Time is virtual throughout.
 
+mod edges;
 mod faults;
 mod random;
 mod real;

@@ -44,3 +44,27 @@ impl Timers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_moves_to_earlier_times_only() {
+        let id = RequestId::from_u128(1);
+        let mut timers = Timers::default();
+        let mut alarm = Alarm::default();
+        for (at, next) in [
+            (None, None),
+            (Some(20), Some(20)),
+            (Some(30), Some(20)),
+            (Some(10), Some(10)),
+        ] {
+            timers.no_later(&mut alarm, id, at.map(Instant::from_millis));
+            assert_eq!(timers.next(), next.map(Instant::from_millis));
+        }
+        assert_eq!(timers.due.len(), 1);
+        timers.clear(&mut alarm, id);
+        assert_eq!(timers.next(), None);
+    }
+}

@@ -17,20 +17,20 @@ use crate::wire::{
 };
 use crate::{FencingToken, Grant, Instant, RequestId, SessionId};
 
-const ID: RequestId = RequestId::from_u128(1);
+pub(super) const ID: RequestId = RequestId::from_u128(1);
 /// How far the broker's clock is ahead.
-const AHEAD: Duration = Duration::from_secs(1000);
+pub(super) const AHEAD: Duration = Duration::from_secs(1000);
 
-struct Script {
-    client: Client,
-    now: Instant,
+pub(super) struct Script {
+    pub(super) client: Client,
+    pub(super) now: Instant,
     /// Tags of the commands that were sent and are not answered, oldest first.
-    asked: Vec<u32>,
+    pub(super) asked: Vec<u32>,
 }
 
 /// Where on the wire a reply belongs.
 #[derive(Clone, Copy)]
-enum To {
+pub(super) enum To {
     /// The oldest command that is not answered.
     Oldest,
     /// Nothing that was asked.
@@ -39,7 +39,7 @@ enum To {
 
 impl Script {
     /// A client that is welcome, without drift.
-    fn new(resume_window: Duration) -> Self {
+    pub(super) fn new(resume_window: Duration) -> Self {
         let mut script = Self {
             client: Client::new(
                 at(0),
@@ -57,7 +57,7 @@ impl Script {
         script
     }
 
-    fn connect(&mut self, resumed: Resumed, resume_window: Duration) {
+    pub(super) fn connect(&mut self, resumed: Resumed, resume_window: Duration) {
         assert!(self.client.wants_connection(self.now));
         self.client.handle_connected(self.now);
         assert_eq!(self.client.output()[..4], MAGIC);
@@ -79,7 +79,7 @@ impl Script {
     }
 
     /// What the client has sent, told by the names of the commands.
-    fn sent(&mut self) -> Vec<&'static str> {
+    pub(super) fn sent(&mut self) -> Vec<&'static str> {
         let output = self.client.output().to_vec();
         self.client.consume_output(output.len());
         let mut rest = &output[..];
@@ -104,7 +104,7 @@ impl Script {
     }
 
     /// The broker says so, by its own clock, now.
-    fn says(&mut self, to: To, body: Answer<'_>) {
+    pub(super) fn says(&mut self, to: To, body: Answer<'_>) {
         self.said_at(self.now, to, body);
     }
 
@@ -120,23 +120,23 @@ impl Script {
         self.client.handle_input(self.now, &bytes);
     }
 
-    fn pass(&mut self, span: Duration) {
+    pub(super) fn pass(&mut self, span: Duration) {
         self.now = self.now + span;
         self.client.handle_timeout(self.now);
     }
 
-    fn events(&mut self) -> Vec<ClientEvent> {
+    pub(super) fn events(&mut self) -> Vec<ClientEvent> {
         core::iter::from_fn(|| self.client.poll_event()).collect()
     }
 
-    fn acquire(&mut self) {
+    pub(super) fn acquire(&mut self) {
         let request = LockRequest::new(ID, b"key");
         self.client.acquire(self.now, request).expect("a fresh id");
         assert_eq!(self.sent(), ["acquire"]);
     }
 
     /// A grant by the broker's clock, of a lease that ends when this clock shows `until`.
-    fn grant(&self, token: u64, until: Option<Instant>) -> Answer<'static> {
+    pub(super) fn grant(&self, token: u64, until: Option<Instant>) -> Answer<'static> {
         Answer::Granted {
             id: ID,
             grant: Grant {
@@ -147,7 +147,7 @@ impl Script {
         }
     }
 
-    fn good_until(&self) -> Option<Instant> {
+    pub(super) fn good_until(&self) -> Option<Instant> {
         self.client.held(self.now, ID)?.good_until
     }
 }
