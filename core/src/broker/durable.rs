@@ -38,7 +38,7 @@ use crate::{FencingToken, Instant, Mode, RequestId, SessionId};
 /// Tokens reserved at one time.
 const TOKEN_BLOCK: u64 = 1 << 22;
 /// Sessions that are listed; with more, the others are only known to be.
-const LISTED_MAX: usize = 4096;
+const LISTED_MAX: usize = if cfg!(test) { 16 } else { 4096 };
 /// When no session was opened for so long, all are listed.
 const LIST_DELAY: Duration = Duration::from_millis(20);
 /// How long the end of a session may take to be noted down. Nobody waits for that.
@@ -232,7 +232,7 @@ impl Broker {
         let first = self.config.table.first_token.as_u64();
         let last = self.table.counts().last_token.map(FencingToken::as_u64);
         let next = last.map_or(first, |last| last + 1);
-        if next + TOKEN_BLOCK / 2 > durable.ceiling {
+        if is_nearly_used_up(next, durable.ceiling) {
             durable.change();
         }
         if durable.wanted == durable.safe.number {
@@ -535,6 +535,11 @@ impl Broker {
             self.durable.held_back.push(index);
         }
     }
+}
+
+/// Whether to reserve more tokens, of which `next` is the next to be given.
+const fn is_nearly_used_up(next: u64, ceiling: u64) -> bool {
+    next + TOKEN_BLOCK / 2 > ceiling
 }
 
 fn believers(sessions: impl Iterator<Item = ((u64, SessionId), Duration)>) -> Vec<Believer> {

@@ -1,5 +1,8 @@
 //! Promises against what is durable, with crashes in between.
 
+mod records;
+mod takeover;
+
 use alloc::{format, string::String, vec};
 
 use super::super::{Broker, BrokerConfig, ConnectionId, Durability, Record};
@@ -125,11 +128,26 @@ impl Peer {
         lease: Option<Duration>,
         reclaimed: Option<u64>,
     ) {
+        let mode = Mode::Exclusive;
+        self.ask_in(world, mode, id, key, keep, lease, reclaimed);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that the cases differ in")]
+    fn ask_in(
+        &mut self,
+        world: &mut World,
+        mode: Mode,
+        id: u128,
+        key: &str,
+        keep: bool,
+        lease: Option<Duration>,
+        reclaimed: Option<u64>,
+    ) {
         let mut buffer = [0; 256];
         let mut wants = SeqBuf::new(&mut buffer);
         assert!(wants.push(&WantFields {
             key: key.as_bytes(),
-            mode: Mode::Exclusive,
+            mode,
         }));
         let fields = AcquireFields {
             lease,
