@@ -1,5 +1,6 @@
 //! A held lock.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,7 +16,6 @@ use super::{Client, released};
 use crate::clock;
 
 /// A held lock. Dropping it gives the lock back in the background.
-#[derive(Debug)]
 #[must_use = "a lock is given back when its guard is dropped"]
 pub struct Guard {
     slot: SlotRef,
@@ -23,6 +23,17 @@ pub struct Guard {
     first: Held,
     /// Whether dropping it gives the lock back.
     releases: bool,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = self.keys.iter().map(|key| key.escape_ascii().to_string());
+        f.debug_struct("Guard")
+            .field("keys", &keys.collect::<Vec<_>>())
+            .field("id", &format_args!("{}", self.id()))
+            .field("token", &format_args!("{}", self.token()))
+            .finish_non_exhaustive()
+    }
 }
 
 impl Guard {

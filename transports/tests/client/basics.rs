@@ -23,6 +23,11 @@ fn a_lock_is_granted_and_released() {
         let guard = client.lock("key").await.expect("a grant");
         assert!(guard.is_valid());
         assert_eq!(guard.key(), b"key");
+        let shown = format!("{guard:?}");
+        assert!(
+            shown.starts_with(r#"Guard { keys: ["key"], id: "#),
+            "{shown}"
+        );
         assert!(guard.deadline().is_some_and(|deadline| {
             let now = now();
             deadline > now && deadline < now + Duration::from_secs(4)
