@@ -126,7 +126,11 @@ impl Broker {
         config.check()?;
         let (durable, kept) = Durable::new(now, &mut config);
         let mut table = LockTable::<Growable>::new(config.table.clone())?;
-        if let Some(ceiling) = config.token_ceiling {
+        if durable.is_on() {
+            // No token that was given may be given again: none is before the first record
+            // of this run is durable, which reserves them.
+            table.withhold_tokens();
+        } else if let Some(ceiling) = config.token_ceiling {
             table.set_token_ceiling(now, ceiling);
         }
         let grace_until = (!config.grace.is_zero()).then(|| now + config.grace);

@@ -294,6 +294,11 @@ impl<S: Storage> LockTable<S> {
         self.core().set_token_ceiling(now, ceiling.as_u64());
     }
 
+    /// No token is given before a ceiling is [set](Self::set_token_ceiling).
+    pub(crate) const fn withhold_tokens(&mut self) {
+        self.head.token_ceiling = 0;
+    }
+
     /// Does what is due at or before `now`, the earliest first, and up to
     /// [`timers_per_call_max`](TableConfig::timers_per_call_max) of it.
     pub fn handle_timeout(&mut self, now: Instant) {

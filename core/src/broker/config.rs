@@ -43,7 +43,8 @@ pub struct BrokerConfig {
     /// The token that clients must show, if any.
     pub auth_token: Option<Vec<u8>>,
     /// The largest token that may be given until the ceiling is raised
-    /// ([`Broker::set_token_ceiling`](super::Broker::set_token_ceiling)).
+    /// ([`Broker::set_token_ceiling`](super::Broker::set_token_ceiling)). One that is
+    /// durable reserves tokens itself.
     pub token_ceiling: Option<FencingToken>,
     /// For so long from its start the broker grants nothing but reclaims; zero if it has no
     /// predecessor whose clients may still hold.

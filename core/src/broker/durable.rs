@@ -146,7 +146,6 @@ impl Durable {
         };
         this.is_on = true;
         let Some(before) = before else {
-            config.token_ceiling = Some(config.table.first_token);
             return (this, Vec::new());
         };
         config.incarnation = before.incarnation + 1;
@@ -157,8 +156,6 @@ impl Durable {
             before.token_ceiling.as_u64() + 1
         };
         config.table.first_token = FencingToken::new(first).expect("it is above one");
-        // Nothing is granted before the first record of this run is durable.
-        config.token_ceiling = Some(before.token_ceiling);
         for Believer {
             incarnation,
             session,

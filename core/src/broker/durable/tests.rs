@@ -590,6 +590,23 @@ fn a_connection_that_is_to_close_stays_open_until_its_last_words_may_be_shown() 
 }
 
 #[test]
+fn a_first_broker_grants_nothing_before_its_first_record() {
+    let config = BrokerConfig {
+        durability: Durability::Durable(None),
+        ..BrokerConfig::default()
+    };
+    let mut world = World::new();
+    world.broker = Broker::new(world.now, config).unwrap();
+    let mut peer = world.hello(None, 4);
+    peer.acquire(&mut world, 1, "key", false);
+    // A successor would know nothing of this token, and give it again.
+    assert_eq!(world.broker.table().counts().last_token, None);
+    world.write();
+    let words = peer.words(&mut world);
+    assert_eq!(words, ["new", "queued 1", "granted 1 1"]);
+}
+
+#[test]
 fn tokens_are_reserved_before_they_run_out() {
     let mut world = World::new();
     let (mut peer, _) = world.session();
