@@ -69,6 +69,13 @@ pub struct Setup {
     pub clocks_break: bool,
 }
 
+impl Setup {
+    /// Kept holds with longer leases than this outlive the broker, if any do.
+    fn kept_from_ns(&self) -> Option<u64> {
+        self.durable.then_some(self.idle_ns_max)
+    }
+}
+
 /// What a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientSetup {

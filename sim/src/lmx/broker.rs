@@ -276,6 +276,12 @@ impl Driver<'_> {
                 .schedule(self.world.now_ns + took_ns, Event::Disk { life });
         }
         let at = self.broker.broker.as_ref().and_then(Broker::poll_timeout);
+        let (now_ns, at_ns) = (
+            self.world.local_ns(BROKER),
+            at.map(lmx_core::Instant::as_nanos),
+        );
+        let verdict = self.ledger.judge_alarm(now_ns, at_ns);
+        self.judge(verdict);
         self.arm(BROKER, at);
         self.record_pages();
     }

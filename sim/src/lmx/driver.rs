@@ -184,7 +184,7 @@ impl<'p> Driver<'p> {
             open: 0,
             closing: false,
             over: false,
-            ledger: Ledger::new(setup.keys, plan.ops_bound()),
+            ledger: Ledger::new(setup.keys, plan.ops_bound(), setup.kept_from_ns()),
             holds: Holds::default(),
             fences: Fences::default(),
             marks: Marks::default(),

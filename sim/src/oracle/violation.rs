@@ -35,6 +35,7 @@ properties! {
     FencedStore "fenced-store" "A store that checks fencing tokens takes no stale write.",
     Fifo "fifo" "First in, first out: nobody is overtaken beyond the declared bound.",
     LostGrant "lost-grant" "Whoever is first and compatible is granted at that instant.",
+    Deadlock "deadlock" "No owner is let wait for itself, in a circle of owners.",
     UnaskedGrant "unasked-grant" "Nothing is granted to one who did not ask, or no longer waits.",
     Orphan "orphan" "No hold, waiter, timer or index entry outlives its reason.",
     EarlyExpiry "early-expiry" "No hold or wait ends before its time.",

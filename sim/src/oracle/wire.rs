@@ -7,7 +7,8 @@ use crate::plan::Mode;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     Hello {
-        window_ns: u64,
+        /// The run of the broker, and the session, that it is to go on with.
+        resumes: Option<(u64, u64)>,
     },
     Acquire(Asked),
     Reclaim(Asked, u64),
@@ -19,7 +20,10 @@ pub(crate) enum Heard {
     Cancel(u128),
     ForceKey(Vec<u8>),
     ForceRequest(u128),
-    Convert(u128),
+    Convert {
+        id: u128,
+        downgrade: bool,
+    },
     Goodbye,
     /// Changes nothing.
     Question,
@@ -33,27 +37,31 @@ pub(crate) struct Asked {
     pub(crate) lease_ns: Option<u64>,
     pub(crate) wait_ns: Option<u64>,
     pub(crate) keep: bool,
+    /// Zero for nobody.
+    pub(crate) owner: u32,
     pub(crate) lock_delay_ns: u64,
 }
 
 /// A reply, as far as the oracle looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
-    Welcome {
-        session: u64,
-        window_ns: u64,
-        resumed: bool,
-    },
-    Granted {
-        id: u128,
-        token: u64,
-    },
+    Welcome(Welcome),
+    Granted { id: u128, token: u64 },
     Released(u128),
+    Renewed { id: u128, deadline_ns: Option<u64> },
     Cancelled(u128),
-    Fault {
-        taken_over: bool,
-    },
+    ForceReleased,
+    Fault { taken_over: bool },
     Other,
+}
+
+/// What a client is told of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Welcome {
+    pub(crate) incarnation: u64,
+    pub(crate) session: u64,
+    pub(crate) window_ns: u64,
+    pub(crate) resumed: bool,
 }
 
 /// Cuts a stream into the bodies of frames.
@@ -232,7 +240,7 @@ impl<'a> Reader<'a> {
         let keep = self.flag()?;
         let _contended = self.flag()?;
         let _label = self.bytes()?;
-        let _owner = self.maybe(Self::number)?;
+        let owner = self.maybe(Self::small)?.unwrap_or(0);
         let lock_delay_ns = self.duration_ns()?;
         Some(Asked {
             id,
@@ -240,6 +248,7 @@ impl<'a> Reader<'a> {
             lease_ns,
             wait_ns,
             keep,
+            owner,
             lock_delay_ns,
         })
     }
@@ -253,8 +262,12 @@ pub(crate) fn command(body: &[u8]) -> Option<(u32, Heard)> {
     let heard = match reader.number()? {
         0 => {
             let _auth = reader.bytes()?;
-            let window_ns = reader.duration_ns()?;
-            Heard::Hello { window_ns }
+            let _window_ns = reader.duration_ns()?;
+            let resumes = reader.maybe(|ticket| {
+                let resumes = (ticket.number()?, ticket.number()?);
+                ticket.raw(16).map(|_secret| resumes)
+            })?;
+            Heard::Hello { resumes }
         }
         1 => Heard::Acquire(reader.asked()?),
         2 => Heard::Release(reader.id()?),
@@ -265,7 +278,10 @@ pub(crate) fn command(body: &[u8]) -> Option<(u32, Heard)> {
         4 => Heard::Cancel(reader.id()?),
         5 => Heard::ForceKey(reader.bytes()?.to_vec()),
         6 => Heard::ForceRequest(reader.id()?),
-        7 => Heard::Convert(reader.id()?),
+        7 => Heard::Convert {
+            id: reader.id()?,
+            downgrade: reader.number()? == 0,
+        },
         8 => {
             let asked = reader.asked()?;
             Heard::Reclaim(asked, reader.number()?)
@@ -284,23 +300,27 @@ pub(crate) fn reply(body: &[u8]) -> Option<(u64, u32, Said)> {
     let tag = reader.small()?;
     let said = match reader.number()? {
         0 => {
-            let _incarnation = reader.number()?;
-            let session = reader.number()?;
+            let (incarnation, session) = (reader.number()?, reader.number()?);
             let _secret = reader.raw(16)?;
             let resumed = reader.number()? == 1;
-            let window_ns = reader.duration_ns()?;
-            Said::Welcome {
+            Said::Welcome(Welcome {
+                incarnation,
                 session,
-                window_ns,
+                window_ns: reader.duration_ns()?,
                 resumed,
-            }
+            })
         }
         1 => Said::Granted {
             id: reader.id()?,
             token: reader.number()?,
         },
         5 => Said::Released(reader.id()?),
+        7 => Said::Renewed {
+            id: reader.id()?,
+            deadline_ns: reader.maybe(Reader::number)?,
+        },
         9 => Said::Cancelled(reader.id()?),
+        11 => Said::ForceReleased,
         23 => Said::Fault {
             taken_over: reader.number()? == 8,
         },

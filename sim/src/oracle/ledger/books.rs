@@ -1,4 +1,4 @@
-//! One page of the ledger per key, one line per request.
+//! One book per key, one line per request: what is known of them.
 
 use lmx_core::broker::Broker;
 
@@ -11,6 +11,8 @@ pub(super) struct Request {
     /// `None` for one that came in another dialect, about which nothing was read.
     pub(super) session: Option<u64>,
     pub(super) keep: bool,
+    /// On whose behalf; zero for nobody's.
+    pub(super) owner: u32,
     pub(super) lock_delay_ns: u64,
     pub(super) lease_ns: Option<u64>,
     /// In the broker's time; `None` waits for ever.
@@ -20,12 +22,21 @@ pub(super) struct Request {
     /// The token it had when it last held.
     pub(super) token_before: Option<u64>,
     pub(super) reclaimed: Option<u64>,
+    /// Its hold was put back after a restart: who waits for whom was not looked at then.
+    pub(super) came_back: bool,
+    /// Somebody was told of this token.
+    pub(super) told: Option<u64>,
+    /// It must be back with this token after the restart.
+    pub(super) must_return: Option<u64>,
     /// A release, a cancel or force was heard.
     pub(super) may_end: bool,
     /// A renewal was heard, and would move the deadline here.
     pub(super) renewed: bool,
     pub(super) due_ns: Option<u64>,
+    /// A conversion was heard.
     pub(super) converts: bool,
+    /// It may stop waiting to be alone: that was cancelled, or a downgrade was heard.
+    pub(super) may_give_up: bool,
     /// It was asked for since the last page.
     pub(super) heard: bool,
     pub(super) seen: bool,
@@ -34,11 +45,27 @@ pub(super) struct Request {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session {
     pub(super) id: u64,
+    /// The run of the broker that opened it.
+    pub(super) incarnation: u64,
     pub(super) window_ns: u64,
     /// When it lost its connection.
     pub(super) lost_ns: Option<u64>,
     /// It was ended for good.
     pub(super) ended: bool,
+    /// A connection has asked to go on with it, and was not answered yet.
+    pub(super) resuming: bool,
+}
+
+impl Session {
+    /// When it ends unless it is resumed.
+    pub(super) fn ends_ns(&self) -> Option<u64> {
+        let lost_ns = self.lost_ns.filter(|_| !self.resuming)?;
+        Some(if self.ended {
+            lost_ns
+        } else {
+            lost_ns.saturating_add(self.window_ns)
+        })
+    }
 }
 
 /// Who holds or waits.
@@ -49,23 +76,37 @@ pub(crate) struct Place {
     pub(crate) token: u64,
     pub(crate) granted_ns: u64,
     pub(crate) deadline_ns: Option<u64>,
+    /// It holds the key shared and waits to have it alone.
+    pub(crate) is_upgrading: bool,
 }
 
-/// A key's holders and waiters, before and now.
+/// What the broker shows of one key at one time.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    pub(super) holders: Vec<Place>,
+    pub(super) waiters: Vec<Place>,
+    pub(super) capacity: Option<u32>,
+    /// A lock-delay keeps it from being granted until then.
+    pub(super) delayed_until_ns: Option<u64>,
+}
+
+/// A key's pages, the last and the new one.
 #[derive(Debug, Default)]
 pub(super) struct KeyBook {
     pub(super) name: Vec<u8>,
-    pub(super) holders: Vec<Place>,
-    pub(super) waiters: Vec<Place>,
-    pub(super) new_holders: Vec<Place>,
-    pub(super) new_waiters: Vec<Place>,
+    pub(super) old: Page,
+    pub(super) new: Page,
     pub(super) capacity: u32,
     /// The largest capacity that was heard since the last page.
     pub(super) capacity_heard_max: u32,
+    /// Requests that were heard since the last page, and the capacity that each named.
+    pub(super) capacities_heard: Vec<(u128, u32)>,
+    /// A lock-delay surely keeps it from being granted until then.
     pub(super) delayed_until_ns: u64,
+    /// The longest lock-delay that was ever heard.
+    pub(super) lock_delay_ns_max: u64,
     /// Force was heard since the last page.
     pub(super) forced: bool,
-    pub(super) has_dialect: bool,
 }
 
 impl KeyBook {
@@ -82,8 +123,7 @@ impl KeyBook {
 
     /// Reads the new page off the broker.
     pub(super) fn look(&mut self, broker: &Broker) {
-        self.new_holders.clear();
-        self.new_waiters.clear();
+        self.new.clear();
         let Some(view) = super::key(&self.name).and_then(|key| broker.table().inspect(key)) else {
             return;
         };
@@ -97,28 +137,30 @@ impl KeyBook {
                 deadline_ns: grant
                     .and_then(|grant| grant.deadline)
                     .map(lmx_core::Instant::as_nanos),
+                is_upgrading: request.is_upgrading(),
             }
         };
-        self.new_holders.extend(view.holders().map(place));
-        self.new_waiters.extend(view.waiters().map(place));
-        if let Some(capacity) = view.capacity() {
-            self.capacity = capacity;
-        }
+        self.new.holders.extend(view.holders().map(place));
+        self.new.waiters.extend(view.waiters().map(place));
+        self.new.capacity = view.capacity();
+        self.capacity = self.new.capacity.unwrap_or(self.capacity);
+        self.new.delayed_until_ns = view.delayed_until().map(lmx_core::Instant::as_nanos);
     }
 
     /// The new page becomes the old one.
     pub(super) fn turn_page(&mut self) {
-        std::mem::swap(&mut self.holders, &mut self.new_holders);
-        std::mem::swap(&mut self.waiters, &mut self.new_waiters);
+        std::mem::swap(&mut self.old, &mut self.new);
         self.forced = false;
         self.capacity_heard_max = 0;
+        self.capacities_heard.clear();
     }
 
     /// Somebody with whom the holder at `at` of the new page may not hold.
     pub(super) fn clash(&self, at: usize) -> Option<Place> {
-        let grant = self.new_holders[at];
+        let grant = self.new.holders[at];
         let mut others = self
-            .new_holders
+            .new
+            .holders
             .iter()
             .enumerate()
             .filter(|(place, _)| *place != at)
@@ -143,16 +185,21 @@ impl KeyBook {
         }
     }
 
-    /// Whether `id`, if it is first in this queue, is compatible with the holders.
-    pub(super) fn fits(&self, id: u128) -> bool {
-        let Some(waiter) = self.new_waiters.iter().find(|waiter| waiter.id == id) else {
+    /// Whether `id` could be granted at `now_ns` as far as this key is concerned.
+    pub(super) fn lets_in(&self, now_ns: u64, id: u128) -> bool {
+        let Some(at) = self.new.waiters.iter().position(|waiter| waiter.id == id) else {
             return true;
         };
-        let holders = &self.new_holders;
+        at == 0 && !self.new.is_closed(now_ns) && self.fits(self.new.waiters[at].mode)
+    }
+
+    /// Whether one in this mode is compatible with the holders.
+    fn fits(&self, mode: Mode) -> bool {
+        let holders = &self.new.holders;
         if holders.is_empty() {
             return true;
         }
-        match waiter.mode {
+        match mode {
             Mode::Exclusive => false,
             Mode::Shared => holders.iter().all(|holder| holder.mode == Mode::Shared),
             Mode::Semaphore { permits, .. } => {
@@ -167,6 +214,45 @@ impl KeyBook {
             }
         }
     }
+}
+
+impl Page {
+    fn clear(&mut self) {
+        self.holders.clear();
+        self.waiters.clear();
+        self.capacity = None;
+        self.delayed_until_ns = None;
+    }
+
+    pub(super) fn holder(&self, id: u128) -> Option<&Place> {
+        self.holders.iter().find(|holder| holder.id == id)
+    }
+
+    pub(super) fn waits(&self, id: u128) -> bool {
+        self.waiters.iter().any(|waiter| waiter.id == id)
+    }
+
+    /// Who waits to have the key alone.
+    pub(super) fn upgrader(&self) -> Option<&Place> {
+        self.holders.iter().find(|holder| holder.is_upgrading)
+    }
+
+    pub(super) fn is_delayed(&self, now_ns: u64) -> bool {
+        self.delayed_until_ns.is_some_and(|until| until > now_ns)
+    }
+
+    /// Whether nobody who waits may be granted, compatible or not.
+    fn is_closed(&self, now_ns: u64) -> bool {
+        self.is_delayed(now_ns) || self.upgrader().is_some()
+    }
+}
+
+/// Whether two can never hold a key at one time.
+pub(super) const fn excludes(one: Mode, other: Mode) -> bool {
+    !matches!(
+        (one, other),
+        (Mode::Shared, Mode::Shared) | (Mode::Semaphore { .. }, Mode::Semaphore { .. })
+    )
 }
 
 /// The core's mode as the simulator's.

@@ -1,0 +1,110 @@
+//! Every hold and wait that ended has a reason.
+
+use super::books::KeyBook;
+use super::{Ledger, Look, Verdict, index, name};
+use crate::oracle::Property;
+
+impl Ledger {
+    /// What is ended by force on one key ends on all its keys.
+    pub(super) fn mark_forced(&mut self) {
+        let Self { keys, requests, .. } = self;
+        for holder in keys
+            .iter()
+            .filter(|key| key.forced)
+            .flat_map(|key| &key.old.holders)
+        {
+            if let Some(request) = index(holder.id).and_then(|at| requests.get_mut(at)) {
+                request.may_end = true;
+            }
+        }
+    }
+
+    pub(super) fn judge_ends(&mut self, look: Look, book: &KeyBook) -> Option<Verdict> {
+        self.judge_ended_holds(look, book)
+            .or_else(|| self.judge_ended_waits(look, book))
+    }
+
+    fn judge_ended_holds(&mut self, look: Look, book: &KeyBook) -> Option<Verdict> {
+        let now_ns = look.now_ns;
+        for gone in &book.old.holders {
+            if book.new.holder(gone.id).is_some() {
+                continue;
+            }
+            let session_over = self.session_is_over(now_ns, gone.id);
+            let Some(request) = self.request(gone.id) else {
+                continue;
+            };
+            let expired = gone.deadline_ns.is_some_and(|deadline| deadline <= now_ns);
+            let told = request.may_end || (session_over && !request.keep);
+            request.token = None;
+            request.token_before = Some(gone.token);
+            request.told = None;
+            request.asked = request.heard;
+            if !(book.forced || expired || told || request.session.is_none()) {
+                let detail = format!(
+                    "{} held {} until {:?} and holds no longer at {now_ns}: nobody ended it",
+                    name(gone.id),
+                    book.shown(),
+                    gone.deadline_ns
+                );
+                return Some((Property::EarlyExpiry, detail));
+            }
+        }
+        None
+    }
+
+    fn judge_ended_waits(&mut self, look: Look, book: &KeyBook) -> Option<Verdict> {
+        let Look {
+            now_ns, slept_ns, ..
+        } = look;
+        for gone in &book.old.waiters {
+            if book.new.waits(gone.id) {
+                continue;
+            }
+            let granted = book.new.holder(gone.id).is_some();
+            let session_over = self.session_is_over(now_ns, gone.id);
+            // It may have been granted and then been ended by force, in one batch.
+            let forced = book.forced || self.waits_for_forced(gone.id);
+            let Some(request) = self.request(gone.id) else {
+                continue;
+            };
+            request.waiting = false;
+            request.asked = request.heard || granted;
+            let timed_out = request.wait_until_ns.is_some_and(|until| until <= now_ns);
+            let told = request.may_end || session_over || request.session.is_none() || forced;
+            // While the broker slept it may have been granted and have expired.
+            let slept_through = request.lease_ns.is_some_and(|lease| lease <= slept_ns);
+            if !(granted || timed_out || told || slept_through) {
+                let session = request.session;
+                let detail = format!(
+                    "{} waited for {} and waits no longer: it was neither granted nor ended, \
+                     and its session {session:?} lives",
+                    name(gone.id),
+                    book.shown()
+                );
+                return Some((Property::LostGrant, detail));
+            }
+        }
+        None
+    }
+
+    /// Whether the request waited, on the old pages, for a key that force was used on.
+    fn waits_for_forced(&self, id: u128) -> bool {
+        self.keys.iter().any(|key| key.forced && key.old.waits(id))
+    }
+
+    /// A hold that ended by itself keeps its keys closed for its lock-delay.
+    pub(super) fn note_lock_delays(&self, now_ns: u64, book: &mut KeyBook) {
+        for gone in &book.old.holders {
+            let Some(request) = index(gone.id).and_then(|at| self.requests.get(at)) else {
+                continue;
+            };
+            let by_itself = !request.may_end && !book.forced;
+            if request.lock_delay_ns > 0 && by_itself && book.new.holder(gone.id).is_none() {
+                let ended_ns = gone.deadline_ns.map_or(now_ns, |at| at.min(now_ns));
+                let until_ns = ended_ns.saturating_add(request.lock_delay_ns);
+                book.delayed_until_ns = book.delayed_until_ns.max(until_ns);
+            }
+        }
+    }
+}

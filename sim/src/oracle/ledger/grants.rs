@@ -1,0 +1,195 @@
+//! Every grant was asked for, is compatible, in order, and has a larger token.
+
+use super::books::{KeyBook, Place};
+use super::{Ledger, Look, Verdict, name};
+use crate::oracle::Property;
+use crate::plan::Mode;
+
+impl Ledger {
+    pub(super) fn judge_grants(
+        &mut self,
+        look: Look,
+        book: &KeyBook,
+        token_before: u64,
+    ) -> Option<Verdict> {
+        for (at, grant) in book.new.holders.iter().enumerate() {
+            let verdict = match book.old.holder(grant.id) {
+                Some(before) if before.token == grant.token => {
+                    self.judge_unchanged(look.now_ns, book, before, grant)
+                }
+                before => self.judge_grant(book, at, before.is_some(), token_before),
+            };
+            if verdict.is_some() {
+                return verdict;
+            }
+        }
+        None
+    }
+
+    /// A hold that goes on ends when it did before, unless it was renewed.
+    fn judge_unchanged(
+        &mut self,
+        now_ns: u64,
+        book: &KeyBook,
+        before: &Place,
+        grant: &Place,
+    ) -> Option<Verdict> {
+        let due_ns = grant.deadline_ns;
+        // A kept hold goes on, but no longer waits.
+        let session_over = self.session_is_over(now_ns, grant.id);
+        let request = self.request(grant.id)?;
+        if due_ns != before.deadline_ns
+            && request.session.is_some()
+            && !(request.renewed && due_ns == request.due_ns)
+        {
+            let detail = format!(
+                "the deadline of {} on {} moved to {due_ns:?} without a renewal",
+                name(grant.id),
+                book.shown()
+            );
+            return Some((Property::LateExpiry, detail));
+        }
+        let gave_up = before.is_upgrading && !grant.is_upgrading;
+        if gave_up && !request.may_give_up && request.session.is_some() && !session_over {
+            let detail = format!(
+                "{} waited to be alone on {} and waits no longer: nobody ended that",
+                name(grant.id),
+                book.shown()
+            );
+            return Some((Property::LostGrant, detail));
+        }
+        let changed =
+            !is_same(before.mode, grant.mode) || (!before.is_upgrading && grant.is_upgrading);
+        if changed && !request.converts && request.session.is_some() {
+            let detail = format!(
+                "{} holds {} in another mode, and was not asked to",
+                name(grant.id),
+                book.shown()
+            );
+            return Some((Property::UnaskedGrant, detail));
+        }
+        None
+    }
+
+    fn judge_grant(
+        &mut self,
+        book: &KeyBook,
+        at: usize,
+        held_before: bool,
+        token_before: u64,
+    ) -> Option<Verdict> {
+        let grant = &book.new.holders[at];
+        self.token_max = self.token_max.max(grant.token);
+        let request = self.request(grant.id)?;
+        request.token = Some(grant.token);
+        request.waiting = false;
+        let comes_back = request.reclaimed == Some(grant.token)
+            || request.token_before == Some(grant.token) && request.keep;
+        request.came_back |= comes_back;
+        let asked = request.asked || request.heard || comes_back || request.session.is_none();
+        let converts = held_before && request.converts;
+        if !asked {
+            let detail = format!("{} holds {} and never asked", name(grant.id), book.shown());
+            return Some((Property::UnaskedGrant, detail));
+        }
+        if grant.token <= token_before && !comes_back {
+            let detail = format!(
+                "{} got token {} on {}, but {token_before} was given before",
+                name(grant.id),
+                grant.token,
+                book.shown()
+            );
+            return Some((Property::TokenOrder, detail));
+        }
+        let due_ns = request
+            .lease_ns
+            .map(|lease| grant.granted_ns.saturating_add(lease));
+        let first = !held_before && request.session.is_some() && !request.converts;
+        if first && !request.renewed && grant.deadline_ns != due_ns {
+            let detail = format!(
+                "{} was granted {} until {:?}, and its lease ends at {due_ns:?}",
+                name(grant.id),
+                book.shown(),
+                grant.deadline_ns
+            );
+            return Some((Property::LateExpiry, detail));
+        }
+        if grant.granted_ns < book.delayed_until_ns && !comes_back && !converts {
+            let detail = format!(
+                "{} was granted {} within its lock-delay",
+                name(grant.id),
+                book.shown()
+            );
+            return Some((Property::Exclusion, detail));
+        }
+        if let Some(other) = book.clash(at) {
+            let detail = format!(
+                "{} and {} hold {} at one time, as {:?} and {:?}",
+                name(grant.id),
+                name(other.id),
+                book.shown(),
+                grant.mode,
+                other.mode
+            );
+            return Some((Property::Exclusion, detail));
+        }
+        if comes_back || converts {
+            return None;
+        }
+        judge_order(book, grant)
+    }
+
+    /// Permits are counted against what the newest request named.
+    pub(super) fn judge_capacity(book: &KeyBook) -> Option<Verdict> {
+        let entered = |id| {
+            let is_old = book.old.waits(id) || book.old.holder(id).is_some();
+            !is_old && (book.new.waits(id) || book.new.holder(id).is_some())
+        };
+        let named = match book.capacities_heard.as_slice() {
+            [(id, capacity)] if entered(*id) => Some((*id, *capacity)),
+            _ => None,
+        };
+        let (id, capacity) = named?;
+        (book.new.capacity != Some(capacity)).then(|| {
+            let detail = format!(
+                "{} named a capacity of {capacity} for {}, whose permits are counted against {:?}",
+                name(id),
+                book.shown(),
+                book.new.capacity
+            );
+            (Property::Exclusion, detail)
+        })
+    }
+}
+
+/// Nobody who waited longer still waits.
+fn judge_order(book: &KeyBook, grant: &Place) -> Option<Verdict> {
+    let stood = book.old.waiters.iter().position(|one| one.id == grant.id);
+    let ahead = &book.old.waiters[..stood.unwrap_or(book.old.waiters.len())];
+    let waiter = ahead.iter().find(|waiter| book.new.waits(waiter.id));
+    // So does a holder that waits to have the key alone.
+    let upgrader = book.old.upgrader().filter(|before| {
+        book.new
+            .holder(before.id)
+            .is_some_and(|now| now.is_upgrading && now.token == before.token)
+    });
+    let passed = waiter.or(upgrader)?;
+    let detail = format!(
+        "{} was granted {} before {}, which waited longer",
+        name(grant.id),
+        book.shown(),
+        name(passed.id)
+    );
+    Some((Property::Fifo, detail))
+}
+
+/// Whether two modes are one, of however many permits there are in all just now.
+const fn is_same(one: Mode, other: Mode) -> bool {
+    match (one, other) {
+        (Mode::Semaphore { permits: one, .. }, Mode::Semaphore { permits: other, .. }) => {
+            one == other
+        }
+        (Mode::Exclusive, Mode::Exclusive) | (Mode::Shared, Mode::Shared) => true,
+        _ => false,
+    }
+}

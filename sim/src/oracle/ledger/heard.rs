@@ -1,0 +1,158 @@
+//! What reaches the broker: noted, never judged.
+
+use super::books::Request;
+use super::{Ledger, Open, Tap};
+use crate::oracle::wire::{Asked, Frames, Heard, command};
+use crate::plan::Mode;
+
+impl Ledger {
+    /// Bytes have reached the broker.
+    pub(crate) fn heard(&mut self, now_ns: u64, tap: &mut Tap, bytes: &[u8]) {
+        if !tap.heard.is_native() || tap.closed {
+            self.heard = true;
+            return;
+        }
+        let mut frames = std::mem::replace(&mut tap.heard, Frames::new(false, 0));
+        frames.feed(bytes, |body| {
+            let Some((tag, heard)) = command(body) else {
+                return false;
+            };
+            self.command(now_ns, tap, tag, heard);
+            true
+        });
+        tap.heard = frames;
+        self.heard |= !tap.heard.is_native();
+    }
+
+    fn command(&mut self, now_ns: u64, tap: &mut Tap, tag: u32, heard: Heard) {
+        self.heard |= heard != Heard::Question;
+        let mut open = Open::Other;
+        match heard {
+            Heard::Hello { resumes } => self.resuming(now_ns, tap, resumes),
+            Heard::Acquire(asked) => self.asked(now_ns, tap, &asked, None),
+            Heard::Reclaim(asked, token) => self.asked(now_ns, tap, &asked, Some(token)),
+            Heard::Release(id) | Heard::Cancel(id) => {
+                if let Some(request) = self.request(id)
+                    && request.may_be_touched(tap)
+                {
+                    request.may_end = true;
+                    request.may_give_up = true;
+                }
+            }
+            Heard::ForceRequest(id) => {
+                if let Some(request) = self.request(id) {
+                    request.may_end = true;
+                }
+            }
+            Heard::ForceKey(name) => {
+                if let Some(key) = self.keys.iter_mut().find(|key| key.name == name) {
+                    key.forced = true;
+                    let holders = key.old.holders.iter();
+                    open = Open::Force(holders.map(|holder| (holder.id, holder.token)).collect());
+                }
+            }
+            Heard::Convert { id, downgrade } => {
+                if let Some(request) = self.request(id)
+                    && request.may_be_touched(tap)
+                {
+                    request.converts = true;
+                    request.may_give_up = downgrade;
+                }
+            }
+            Heard::Goodbye => self.session_lost(now_ns, tap, true),
+            Heard::Renew { id, lease_ns } => {
+                open = Open::Renew(id, lease_ns);
+                if let Some(request) = self.request(id)
+                    && request.may_be_touched(tap)
+                {
+                    request.renewed = true;
+                    request.due_ns = lease_ns.map(|lease| now_ns.saturating_add(lease));
+                }
+            }
+            Heard::Question => {}
+        }
+        tap.open.push((tag, open));
+    }
+
+    fn asked(&mut self, now_ns: u64, tap: &Tap, asked: &Asked, reclaimed: Option<u64>) {
+        let session = tap.session;
+        let is_new = self
+            .request(asked.id)
+            .is_some_and(|request| !request.waiting && request.token.is_none());
+        for (name, mode) in &asked.wants {
+            let Some(key) = self.keys.iter_mut().find(|key| key.name == *name) else {
+                self.complete = false;
+                continue;
+            };
+            key.lock_delay_ns_max = key.lock_delay_ns_max.max(asked.lock_delay_ns);
+            if let Mode::Semaphore { capacity, .. } = mode {
+                key.capacity_heard_max = key.capacity_heard_max.max(*capacity);
+                key.capacities_heard.push((asked.id, *capacity));
+            }
+        }
+        self.has_owners |= asked.owner != 0;
+        let Some(request) = self.request(asked.id) else {
+            self.complete = false;
+            return;
+        };
+        request.heard = true;
+        if reclaimed.is_some() {
+            request.reclaimed = reclaimed;
+        }
+        // A repeat of a request that waits or holds changes nothing.
+        if is_new {
+            request.asked = true;
+            request.keep = asked.keep;
+            request.owner = asked.owner;
+            request.lock_delay_ns = asked.lock_delay_ns;
+            request.lease_ns = asked.lease_ns;
+            request.may_end = false;
+            request.renewed = false;
+            request.converts = false;
+            request.may_give_up = false;
+            request.came_back = false;
+            request.session = session;
+            request.wait_until_ns = asked.wait_ns.map(|wait_ns| now_ns.saturating_add(wait_ns));
+        }
+    }
+
+    /// What the session's connection was shown may lag behind what became of it.
+    fn resuming(&mut self, now_ns: u64, tap: &mut Tap, resumes: Option<(u64, u64)>) {
+        let known = self.sessions.iter_mut().find(|session| {
+            resumes == Some((session.incarnation, session.id))
+                && session.ends_ns().is_none_or(|ends| ends > now_ns)
+        });
+        if let Some(session) = known {
+            session.resuming = true;
+            tap.resumes = Some(session.id);
+        }
+    }
+
+    /// The broker learned that a connection is gone, or decided that it is.
+    pub(crate) fn connection_lost(&mut self, now_ns: u64, tap: &mut Tap) {
+        self.heard = true;
+        self.session_lost(now_ns, tap, false);
+    }
+
+    fn session_lost(&mut self, now_ns: u64, tap: &mut Tap, for_good: bool) {
+        tap.closed = true;
+        let resumed = tap.resumes.take();
+        let Some(id) = tap.session.take().or(resumed) else {
+            return;
+        };
+        if let Some(session) = self.sessions.iter_mut().find(|session| session.id == id)
+            && (session.lost_ns.is_none() || resumed.is_some())
+        {
+            session.resuming = false;
+            session.lost_ns = Some(now_ns);
+            session.ended = for_good;
+        }
+    }
+}
+
+impl Request {
+    /// Whether the session of this connection may end, extend and convert it.
+    fn may_be_touched(&self, tap: &Tap) -> bool {
+        self.session.is_none() || self.session == tap.session || self.keep
+    }
+}

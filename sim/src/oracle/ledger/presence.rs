@@ -1,0 +1,145 @@
+//! Nothing is there beyond its time or its session, and nobody waits who need not.
+
+use super::books::KeyBook;
+use super::{Ledger, Look, Verdict, name};
+use crate::oracle::Property;
+
+impl Ledger {
+    pub(super) fn judge_presence(&mut self, look: Look, book: &KeyBook) -> Option<Verdict> {
+        self.judge_holders(look.now_ns, book)
+            .or_else(|| self.judge_waiters(look.now_ns, book))
+            .or_else(|| judge_queue(book))
+            .or_else(|| judge_delay(look.now_ns, book))
+    }
+
+    fn judge_holders(&mut self, now_ns: u64, book: &KeyBook) -> Option<Verdict> {
+        for holder in &book.new.holders {
+            if holder
+                .deadline_ns
+                .is_some_and(|deadline| deadline <= now_ns)
+            {
+                let detail = format!(
+                    "{} holds {} past its deadline {:?}, at {now_ns}",
+                    name(holder.id),
+                    book.shown(),
+                    holder.deadline_ns
+                );
+                return Some((Property::LateExpiry, detail));
+            }
+            let over = self.session_is_over(now_ns, holder.id);
+            if over && self.request(holder.id).is_some_and(|request| !request.keep) {
+                let detail = format!(
+                    "{} holds {} and its session is over",
+                    name(holder.id),
+                    book.shown()
+                );
+                return Some((Property::Disconnect, detail));
+            }
+        }
+        None
+    }
+
+    fn judge_waiters(&mut self, now_ns: u64, book: &KeyBook) -> Option<Verdict> {
+        for waiter in &book.new.waiters {
+            let over = self.session_is_over(now_ns, waiter.id);
+            let Some(request) = self.request(waiter.id) else {
+                continue;
+            };
+            let holds = book.new.holder(waiter.id).is_some();
+            request.waiting |= !holds;
+            let is_new = !book.old.waits(waiter.id);
+            request.asked |= request.heard;
+            if is_new && !holds && !request.asked && request.session.is_some() {
+                let detail = format!(
+                    "{} waits for {} and never asked",
+                    name(waiter.id),
+                    book.shown()
+                );
+                return Some((Property::UnaskedGrant, detail));
+            }
+            if over {
+                let detail = format!(
+                    "{} waits for {} and its session is over",
+                    name(waiter.id),
+                    book.shown()
+                );
+                return Some((Property::Disconnect, detail));
+            }
+            let late = request.wait_until_ns.is_some_and(|until| until <= now_ns);
+            if late && !holds && request.session.is_some() {
+                let detail = format!("{} waits for {} too long", name(waiter.id), book.shown());
+                return Some((Property::LateExpiry, detail));
+            }
+        }
+        None
+    }
+
+    /// Who is first and compatible does not wait.
+    pub(super) fn judge_head(&self, look: Look, book: &KeyBook) -> Option<Verdict> {
+        if !self.booted || look.in_grace {
+            return None;
+        }
+        let now_ns = look.now_ns;
+        if let [alone] = book.new.holders.as_slice()
+            && alone.is_upgrading
+            && !book.new.is_delayed(now_ns)
+        {
+            let detail = format!(
+                "{} waits to upgrade on {} and nobody else holds it",
+                name(alone.id),
+                book.shown()
+            );
+            return Some((Property::LostGrant, detail));
+        }
+        let head = book.new.waiters.first()?;
+        // The book that is judged is taken out meanwhile: an empty one is in its place.
+        let mut books = std::iter::once(book).chain(&self.keys);
+        books.all(|key| key.lets_in(now_ns, head.id)).then(|| {
+            let detail = format!(
+                "{} is first in the queue of {} and nobody is in its way, but it waits",
+                name(head.id),
+                book.shown()
+            );
+            (Property::LostGrant, detail)
+        })
+    }
+
+    /// The broker asks to be woken for the first thing that is due, or earlier.
+    pub(crate) fn judge_alarm(&self, now_ns: u64, alarm_ns: Option<u64>) -> Option<Verdict> {
+        let due_ns = self.timer_ns.max(now_ns);
+        (self.timer_ns < u64::MAX && alarm_ns.is_none_or(|alarm| alarm > due_ns)).then(|| {
+            let detail = format!(
+                "a hold or session ends at {}, and the broker asks to be woken at {alarm_ns:?}",
+                self.timer_ns
+            );
+            (Property::LateExpiry, detail)
+        })
+    }
+}
+
+/// Waiters keep their order.
+fn judge_queue(book: &KeyBook) -> Option<Verdict> {
+    let mut old = book.old.waiters.iter();
+    let mut new = book
+        .new
+        .waiters
+        .iter()
+        .filter(|waiter| book.old.waits(waiter.id));
+    let ordered = new.all(|waiter| old.any(|other| other.id == waiter.id));
+    (!ordered).then(|| {
+        let detail = format!("the queue of {} was put in another order", book.shown());
+        (Property::Fifo, detail)
+    })
+}
+
+/// No lock-delay is longer than any that was asked for.
+fn judge_delay(now_ns: u64, book: &KeyBook) -> Option<Verdict> {
+    let until_ns = book.new.delayed_until_ns?;
+    (until_ns > now_ns.saturating_add(book.lock_delay_ns_max)).then(|| {
+        let detail = format!(
+            "{} is kept free until {until_ns}, and nobody asked for so long a delay",
+            book.shown()
+        );
+        (Property::LostGrant, detail)
+    })
+}

@@ -1,0 +1,70 @@
+//! What must outlive the broker, and what may.
+
+use super::{Ledger, Verdict, index, name};
+use crate::oracle::Property;
+
+impl Ledger {
+    /// The broker died. What it held is remembered: only that may come back, and what was
+    /// promised to be kept must.
+    pub(crate) fn broker_died(&mut self) {
+        self.sessions.clear();
+        self.counts = (0, 0, 0, 0);
+        self.due_ns = u64::MAX;
+        self.timer_ns = u64::MAX;
+        self.looked_ns = None;
+        self.booted = false;
+        self.has_restarted = true;
+        self.heard = true;
+        for key in &mut self.keys {
+            key.old.holders.clear();
+            key.old.waiters.clear();
+            key.delayed_until_ns = 0;
+        }
+        let kept_from_ns = self.kept_from_ns;
+        for request in &mut self.requests {
+            request.waiting = false;
+            let is_kept = request.keep
+                && kept_from_ns.is_some_and(|from| request.lease_ns.is_none_or(|it| it > from));
+            request.must_return = request
+                .token
+                .filter(|token| is_kept && request.told == Some(*token))
+                .or(request.must_return);
+            request.token_before = request.token.take().or(request.token_before);
+            // Session numbers begin anew, and mean others.
+            request.session = None;
+        }
+    }
+
+    /// The broker's first record is durable, or it needs none: grants can be demanded.
+    pub(crate) const fn broker_booted(&mut self) {
+        self.booted = true;
+        self.heard = true;
+    }
+
+    /// On the first pages after a restart stands what was promised to be kept.
+    pub(super) fn judge_restored(&mut self) -> Option<Verdict> {
+        if !std::mem::take(&mut self.has_restarted) {
+            return None;
+        }
+        let mut missing = None;
+        let Self { keys, requests, .. } = self;
+        for (at, request) in requests.iter_mut().enumerate() {
+            let Some(token) = request.must_return.take() else {
+                continue;
+            };
+            let mut holders = keys.iter().flat_map(|key| &key.new.holders);
+            let is_back =
+                holders.any(|holder| index(holder.id) == Some(at) && holder.token == token);
+            if !is_back {
+                missing = missing.or(Some((at, token)));
+            }
+        }
+        let (at, token) = missing?;
+        let detail = format!(
+            "{} was told that its hold under token {token} is kept, and it did not outlive \
+             the broker",
+            name(at as u128)
+        );
+        Some((Property::EarlyExpiry, detail))
+    }
+}

@@ -1,0 +1,169 @@
+//! What the broker says: each answer to one open question, and true.
+
+use super::books::Session;
+use super::{Ledger, Open, Tap, Verdict, name};
+use crate::oracle::Property;
+use crate::oracle::wire::{Frames, Said, Welcome, reply};
+
+impl Ledger {
+    /// The broker has written bytes.
+    pub(crate) fn said(&mut self, now_ns: u64, tap: &mut Tap, bytes: &[u8]) -> Option<Verdict> {
+        if !tap.heard.native_so_far() {
+            return None;
+        }
+        let mut verdict = None;
+        let mut frames = std::mem::replace(&mut tap.said, Frames::new(false, u32::MAX));
+        frames.feed(bytes, |body| {
+            let Some((at_ns, tag, said)) = reply(body) else {
+                let detail = "the broker wrote a frame that is no reply".to_owned();
+                verdict = Some((Property::Answer, detail));
+                return false;
+            };
+            let judged = self.reply(now_ns, tap, (at_ns, tag), said);
+            verdict = verdict.take().or(judged);
+            true
+        });
+        tap.said = frames;
+        verdict
+    }
+
+    fn reply(
+        &mut self,
+        now_ns: u64,
+        tap: &mut Tap,
+        (at_ns, tag): (u64, u32),
+        said: Said,
+    ) -> Option<Verdict> {
+        if at_ns > now_ns {
+            let detail = format!("a reply says it is {at_ns} when it is {now_ns}");
+            return Some((Property::Answer, detail));
+        }
+        let mut open = Open::Other;
+        if tag != 0 {
+            let Some(place) = tap.open.iter().position(|(other, _)| *other == tag) else {
+                let detail = format!("{said:?} answers tag {tag}, which has no question open");
+                return Some((Property::Answer, detail));
+            };
+            open = tap.open.swap_remove(place).1;
+        }
+        match said {
+            Said::Welcome(welcome) => self.welcome(tap, at_ns, welcome),
+            Said::Granted { id, token } => self.granted(tap, id, token),
+            Said::Released(id) | Said::Cancelled(id) => {
+                let session = tap.session;
+                let request = self.request(id)?;
+                if request.session != session {
+                    return None;
+                }
+                let still = matches!(said, Said::Released(_)) && request.token.is_some();
+                let waits = matches!(said, Said::Cancelled(_)) && request.waiting;
+                (still || waits).then(|| {
+                    let detail = format!("{} is said to have ended, and has not", name(id));
+                    (Property::Answer, detail)
+                })
+            }
+            Said::Renewed { id, deadline_ns } => renewed(&open, at_ns, id, deadline_ns),
+            Said::ForceReleased => self.force_released(&open),
+            Said::Fault { taken_over } => {
+                tap.closed = true;
+                if taken_over {
+                    Self::taken_over(tap);
+                }
+                None
+            }
+            Said::Other => None,
+        }
+    }
+
+    fn welcome(&mut self, tap: &mut Tap, at_ns: u64, welcome: Welcome) -> Option<Verdict> {
+        let id = welcome.session;
+        tap.session = Some(id);
+        if let Some(asked) = tap.resumes.take()
+            && let Some(session) = self.sessions.iter_mut().find(|other| other.id == asked)
+        {
+            session.resuming = false;
+        }
+        match self.sessions.iter_mut().find(|other| other.id == id) {
+            Some(known) => {
+                if known.ends_ns().is_some_and(|ends| ends < at_ns) {
+                    let detail = format!("session {id} was resumed after its end");
+                    return Some((Property::Disconnect, detail));
+                }
+                known.lost_ns = None;
+                None
+            }
+            None if welcome.resumed => {
+                let detail = format!("session {id} was resumed and never opened");
+                Some((Property::Disconnect, detail))
+            }
+            None => {
+                self.sessions.push(Session {
+                    id,
+                    incarnation: welcome.incarnation,
+                    window_ns: welcome.window_ns,
+                    lost_ns: None,
+                    ended: false,
+                    resuming: false,
+                });
+                None
+            }
+        }
+    }
+
+    fn granted(&mut self, tap: &Tap, id: u128, token: u64) -> Option<Verdict> {
+        let session = tap.session;
+        let request = self.request(id)?;
+        let own = request.session.is_some() && request.session == session;
+        if own && request.token.is_some_and(|held| held != token) && !request.converts {
+            let detail = format!(
+                "{} is told token {token} and holds under {:?}",
+                name(id),
+                request.token
+            );
+            return Some((Property::Answer, detail));
+        }
+        request.told = Some(token);
+        None
+    }
+
+    /// What was held when force was asked for, and ever since, was not ended by it.
+    fn force_released(&self, open: &Open) -> Option<Verdict> {
+        let Open::Force(holders) = open else {
+            return None;
+        };
+        let pages = self.keys.iter().flat_map(|key| &key.old.holders);
+        let mut held = holders.iter().filter(|(id, token)| {
+            pages
+                .clone()
+                .any(|holder| (holder.id, holder.token) == (*id, *token))
+        });
+        let (id, token) = held.next()?;
+        let detail = format!(
+            "{} was to be ended by force and still holds under token {token}",
+            name(*id)
+        );
+        Some((Property::Orphan, detail))
+    }
+
+    /// Another connection has taken the session over: this one's end means nothing.
+    pub(crate) const fn taken_over(tap: &mut Tap) {
+        tap.session = None;
+    }
+}
+
+/// A renewal counts from when it was carried out.
+fn renewed(open: &Open, at_ns: u64, id: u128, deadline_ns: Option<u64>) -> Option<Verdict> {
+    let Open::Renew(asked, lease_ns) = *open else {
+        let detail = format!("{} is said to be renewed, which nobody asked for", name(id));
+        return Some((Property::Answer, detail));
+    };
+    let due_ns = lease_ns.map(|lease| at_ns.saturating_add(lease));
+    (id != asked || deadline_ns != due_ns).then(|| {
+        let detail = format!(
+            "{} was renewed until {deadline_ns:?}; {} was to be renewed until {due_ns:?}",
+            name(id),
+            name(asked)
+        );
+        (Property::EarlyExpiry, detail)
+    })
+}
