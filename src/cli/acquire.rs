@@ -97,6 +97,7 @@ async fn hand_over(guard: Guard, lease: Option<Duration>, format: Format) -> Out
 fn shown(guard: &Guard, lease: Option<Duration>, format: Format) -> Vec<u8> {
     let ending = lease.map(Ending::after);
     let (id, token) = (guard.id(), guard.token());
+    let also = guard.keys().iter().skip(1);
     match format {
         Format::Plain => {
             let key = print::shown(guard.key());
@@ -104,12 +105,27 @@ fn shown(guard: &Guard, lease: Option<Duration>, format: Format) -> Vec<u8> {
                 Some(ending) => ending.to_string(),
                 None => "none; it lasts until it is released".to_owned(),
             };
-            format!("key       {key}\nid        {id}\ntoken     {token}\ndeadline  {deadline}\n")
-                .into_bytes()
+            let also: String = also
+                .map(|key| format!("also      {}\n", print::shown(key)))
+                .collect();
+            format!(
+                "key       {key}\n{also}id        {id}\ntoken     {token}\ndeadline  {deadline}\n"
+            )
+            .into_bytes()
         }
         Format::Json => {
             let mut object = json!({ "id": id.to_string(), "token": token.as_u64() });
             print::put_bytes(&mut object, "key", guard.key());
+            let also: Vec<_> = also
+                .map(|key| {
+                    let mut object = json!({});
+                    print::put_bytes(&mut object, "key", key);
+                    object
+                })
+                .collect();
+            if !also.is_empty() {
+                object["also"] = also.into();
+            }
             Ending::put(&mut object, ending);
             format!("{object}\n").into_bytes()
         }

@@ -131,8 +131,9 @@ pub(super) struct ReleaseArgs {
     /// The broker's TCP port.
     #[arg(value_name = "PORT", value_parser = parse::port, conflicts_with_all = ["port_option", "unix", "use_uds"])]
     pub(super) port: Option<u16>,
-    /// Release only this request, as `lmx acquire` printed it; without it, whoever holds the key.
-    #[arg(long, value_name = "UUID")]
+    /// Release only this request, as `lmx acquire` printed it, `lmx inspect` shows it, or its
+    /// live-mutex client calls it; without it, whoever holds the key.
+    #[arg(long, value_name = "ID")]
     pub(super) id: Option<String>,
     #[command(flatten)]
     pub(super) json: JsonArgs,

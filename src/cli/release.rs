@@ -21,18 +21,12 @@ pub(super) fn release(typed: ReleaseArgs) -> Outcome {
     let mut object = OptionObject::parse(typed.json.json.as_deref().unwrap_or_default())?;
     let json = typed.json.json.as_deref() == Some("");
     let key = mean::key(typed.key, &mut object, &environment)?;
-    let id = match typed.id.or(object.id.take()) {
-        Some(text) => Some(text.parse::<RequestId>().map_err(|_| {
-            Failure::usage(format!("{text:?} is no id of a request"))
-                .hint("an id is a UUID, as `lmx acquire` prints it")
-        })?),
-        None => None,
-    };
+    let name = typed.id.or(object.id.take());
     let place = Place::new(typed.at, typed.port, &object, &environment)?;
     smol::block_on(async {
         let client = connect(&place, "lmx release").await?;
-        let outcome = match id {
-            Some(id) => release_one(&client, &key, id, json).await,
+        let outcome = match name {
+            Some(name) => release_one(&client, &key, &name, json).await,
             None => release_all(&client, &key, json).await,
         };
         client.close().await;
@@ -40,11 +34,34 @@ pub(super) fn release(typed: ReleaseArgs) -> Outcome {
     })
 }
 
-async fn release_one(client: &Client, key: &[u8], id: RequestId, json: bool) -> Outcome {
-    client
-        .release(key, id)
-        .await
-        .map_err(|error| not_released(&error))?;
+/// Releases the one that goes by `name`: the id that `lmx acquire` prints and `lmx inspect`
+/// shows, or the one that its live-mutex client has for it, which may be any string.
+async fn release_one(client: &Client, key: &[u8], name: &str, json: bool) -> Outcome {
+    let found = client.inspect(key).await;
+    let found = found.map_err(|error| not_answered(&error))?;
+    let holds = |id: &RequestId| {
+        let mut requests = found.requests.iter();
+        requests.any(|request| request.id == *id && request.token.is_some())
+    };
+    let called = [name.parse().ok(), Some(RequestId::of_live_mutex(name))];
+    let Some(id) = called.into_iter().flatten().find(holds) else {
+        let name = shown(name.as_bytes());
+        let key = shown(key);
+        return Err(Failure::new(
+            exit::NOT_HELD,
+            format!("no request {name} holds {key}"),
+        ));
+    };
+    match client.release_id(id).await {
+        // Its session is alive, and is told.
+        Err(ReleaseError::Failed(ReleaseFailure::Refused(table::ReleaseError::NotOwner))) => {
+            let ended = client.force_release_request(id).await;
+            if ended.map_err(|error| not_answered(&error))?.is_none() {
+                return Err(nobody_holds(key));
+            }
+        }
+        outcome => outcome.map_err(|error| not_released(&error))?,
+    }
     if json {
         print_json(&json!({ "released": [{ "id": id.to_string() }] }))?;
     } else {
@@ -86,8 +103,7 @@ fn nobody_holds(key: &[u8]) -> Failure {
 fn not_released(error: &ReleaseError) -> Failure {
     match error {
         ReleaseError::Query(error) => not_answered(error),
-        ReleaseError::WrongKey { .. }
-        | ReleaseError::Lost(_)
+        ReleaseError::Lost(_)
         | ReleaseError::Failed(ReleaseFailure::Refused(table::ReleaseError::NotHeld)) => {
             Failure::new(exit::NOT_HELD, error.to_string())
         }

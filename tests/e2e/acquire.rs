@@ -1,11 +1,13 @@
 //! `lmx acquire`, `release`, `ls`, `inspect`, `status`.
 
 use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::harness::{Broker, Process, fail, stdout, succeed};
 
@@ -92,8 +94,46 @@ fn releasing_what_nobody_holds_has_its_own_code() {
     fail(&mut broker.lmx(["release", "other", "--id", id]), 80);
     succeed(&mut broker.lmx(["release", "k", "--id", id]));
     fail(&mut broker.lmx(["release", "k", "--id", id]), 80);
-    let words = fail(&mut broker.lmx(["release", "k", "--id", "nonsense"]), 64);
-    assert!(words.contains("UUID"), "{words}");
+    let words = fail(&mut broker.lmx(["release", "k", "--id", "nonsense"]), 80);
+    assert!(words.contains("no request nonsense holds k"), "{words}");
+}
+
+#[test]
+fn every_key_of_a_lock_is_named() {
+    let broker = Broker::start();
+    let plain = stdout(&mut broker.lmx(["acquire", "a", "--also", "b", "--also", "c d"]));
+    let named = "key       a\nalso      b\nalso      \"c d\"\nid ";
+    assert!(plain.starts_with(named), "{plain}");
+    let lock = broker.json(&["acquire", "e", "--also", "f"]);
+    assert_eq!(lock["key"], "e");
+    assert_eq!(lock["also"], json!([{ "key": "f" }]));
+    // Released as a whole, by any of them.
+    let id = lock["id"].as_str().unwrap();
+    succeed(&mut broker.lmx(["release", "f", "--id", id]));
+    assert_eq!(broker.counts("e"), (0, 0));
+}
+
+/// What somebody else holds at this moment, too, and by the id that live-mutex's clients know.
+#[test]
+fn one_holder_can_be_released_by_the_id_that_is_shown_or_its_own() {
+    let broker = Broker::start();
+    let mut client = TcpStream::connect(("127.0.0.1", broker.port)).unwrap();
+    let mut replies = BufReader::new(client.try_clone().unwrap()).lines();
+    for id in ["first", "second", "9A3C6D1E-0B52-4F6E-8D6A-2F1F4F4C7A01"] {
+        let lock = json!({ "type": "lock", "uuid": id, "key": "k", "max": 3, "ttl": null });
+        writeln!(client, "{lock}").unwrap();
+        let reply = replies.next().unwrap().unwrap();
+        assert!(reply.contains("\"acquired\":true"), "{reply}");
+    }
+    let seen = broker.json(&["inspect", "k"]);
+    let first = seen["holders"][0]["id"].as_str().unwrap();
+    succeed(&mut broker.lmx(["release", "k", "--id", first]));
+    succeed(&mut broker.lmx(["release", "k", "--id", "second"]));
+    assert_eq!(broker.counts("k"), (1, 0));
+    let third = "9A3C6D1E-0B52-4F6E-8D6A-2F1F4F4C7A01";
+    fail(&mut broker.lmx(["release", "k", "--id", "first"]), 80);
+    succeed(&mut broker.lmx(["release", "k", "--id", third]));
+    assert_eq!(broker.counts("k"), (0, 0));
 }
 
 #[test]

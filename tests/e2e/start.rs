@@ -70,6 +70,20 @@ fn sigterm_and_sigint_stop_it_cleanly() {
     }
 }
 
+/// Both come while it is stopped, so that it finds them together: it must not do what takes
+/// its time first.
+#[test]
+fn a_second_signal_stops_it_at_once() {
+    let mut broker = Broker::start();
+    broker.signal(Signal::SIGSTOP);
+    broker.signal(Signal::SIGTERM);
+    broker.signal(Signal::SIGINT);
+    broker.signal(Signal::SIGCONT);
+    let code = broker.wait().code();
+    let by_signal = [Signal::SIGTERM, Signal::SIGINT].map(|signal| Some(128 + signal as i32));
+    assert!(by_signal.contains(&code), "{code:?}");
+}
+
 #[test]
 fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let folder = tempfile::tempdir().unwrap();

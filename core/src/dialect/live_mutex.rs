@@ -31,6 +31,8 @@ use crate::storage::Growable;
 use crate::table::{ForceTarget, OpenError};
 use crate::{Acquire, Event, Instant, LockTable, RequestId, SessionId, TableConfig};
 
+pub(crate) use parse::request_called;
+
 use frames::Outbox;
 use parse::{Frame, Line, Raw};
 use recent::{Fate, Recent};

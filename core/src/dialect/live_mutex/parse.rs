@@ -187,10 +187,7 @@ impl<'a> Frame<'a> {
     /// Whether it has the fields that the Node client of 0.0 writes into an unlock and lacks
     /// those that its successors add.
     pub(super) fn is_unlock_of_0_0(&self) -> bool {
-        self.force.is_some()
-            && self.pid.is_some()
-            && self.rw_status.is_none()
-            && self.max.is_none()
+        self.force.is_some() && self.pid.is_some() && self.rw_status.is_none() && self.max.is_none()
     }
 
     /// Whether the request may not wait.
@@ -288,12 +285,16 @@ fn capacity_of(raw: Option<Raw<'_>>) -> Result<Option<u32>, Unfit> {
 }
 
 /// The request that goes by this id.
+pub(super) fn request_id(raw: Raw<'_>) -> RequestId {
+    request_called(&raw.name())
+}
+
+/// See [`RequestId::of_live_mutex`].
 ///
 /// A UUID in its usual spelling is taken as it is, so that native clients can name the
 /// request; any other id is hashed into a UUID (version 8) of its own. The hash need
 /// not be secret: who knows an id may use it as it is.
-pub(super) fn request_id(raw: Raw<'_>) -> RequestId {
-    let name = raw.name();
+pub(crate) fn request_called(name: &str) -> RequestId {
     if is_usual_uuid(name.as_bytes())
         && let Ok(id) = name.parse()
     {
