@@ -105,9 +105,10 @@ fn shown(guard: &Guard, lease: Option<Duration>, format: Format) -> Vec<u8> {
                 Some(ending) => ending.to_string(),
                 None => "none; it lasts until it is released".to_owned(),
             };
-            let also: String = also
+            let also: Vec<String> = also
                 .map(|key| format!("also      {}\n", print::shown(key)))
                 .collect();
+            let also = also.concat();
             format!(
                 "key       {key}\n{also}id        {id}\ntoken     {token}\ndeadline  {deadline}\n"
             )

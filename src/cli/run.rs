@@ -182,6 +182,7 @@ impl Job {
         };
         // The watchdog knows the deadline before the command's first instruction.
         supervisor.handle_time(clock::now());
+        supervisor.keep_watchdog();
         supervisor.go_on();
         supervisor.follow(signals).await;
         supervisor.wind_up().await
@@ -231,7 +232,7 @@ impl Supervisor<'_> {
             };
             match smol::future::or(signal, smol::future::or(loss, time)).await {
                 Occurrence::Signal(Caught::Child) => match self.child.change() {
-                    Change::None => {}
+                    Change::None => self.keep_watchdog(),
                     Change::Stopped => self.stop_as_well(),
                     Change::Ended => return,
                 },
@@ -260,6 +261,12 @@ impl Supervisor<'_> {
             self.watchdog.kill_at(kills_at);
         }
         next
+    }
+
+    /// Sees to it that there is a watchdog.
+    fn keep_watchdog(&mut self) {
+        self.watchdog
+            .replace_if_dead(&self.job.place, self.hold.id());
     }
 
     fn lose(&mut self, loss: Loss) {

@@ -245,6 +245,36 @@ fn nobody_is_left_behind_by_a_run_that_is_killed_with_its_watchdog() {
     broker.until_counts("k", 0, 0);
 }
 
+/// Only one killed with it in the same instant is not there to kill the command's children.
+#[test]
+fn a_watchdog_that_was_killed_is_replaced() {
+    let broker = Broker::start();
+    let script = "trap 'echo heard' WINCH; sleep 1000 & echo $$; echo $!; while :; do wait; done";
+    let mut run = Process::spawn(broker.run_sh("k", &["--lease", "1h"], script));
+    let (shell, sleep) = (run.pid_line(), run.pid_line());
+    let watchdogs = || {
+        let mut watchdogs = children(run.pid());
+        watchdogs.retain(|child| *child != shell);
+        watchdogs
+    };
+    for _ in 0..3 {
+        let killed = watchdogs();
+        assert_eq!(killed.len(), 1);
+        kill(killed[0], Signal::SIGKILL).unwrap();
+        until("another watchdog", || {
+            let now = watchdogs();
+            now.len() == 1 && now != killed
+        });
+    }
+    // Once it passes this on, it has told the last of them what to do.
+    run.signal(Signal::SIGWINCH);
+    assert_eq!(run.line(), "heard");
+    run.signal(Signal::SIGKILL);
+    until_dead(shell);
+    until_dead(sleep);
+    broker.until_counts("k", 0, 0);
+}
+
 #[test]
 fn what_the_command_leaves_behind_is_ended_before_the_lock_is_given_back() {
     let broker = Broker::start();

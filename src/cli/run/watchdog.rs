@@ -38,17 +38,35 @@ pub(super) const WATCHDOG: &str = "__watchdog";
 /// How long a killed group may take to be gone before its lock is given back.
 const GONE_MAX: Duration = Duration::from_secs(10);
 
+/// How often a watchdog that has died is replaced: one that cannot live at all would be
+/// started for ever.
+const REPLACEMENTS_MAX: u32 = 100;
+
 /// The watchdog, as `lmx run` sees it.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     process: Child,
     /// `None` once it was found broken.
     pipe: Option<ChildStdin>,
+    group: Option<Group>,
+    kill_at: Option<Instant>,
+    replacements: u32,
 }
 
 impl Watchdog {
     /// Starts a watchdog for the command that will hold request `id`.
     pub(super) fn start(place: &Place, id: RequestId) -> Result<Self, Failure> {
+        let (process, pipe) = Self::spawn(place, id)?;
+        Ok(Self {
+            process,
+            pipe,
+            group: None,
+            kill_at: None,
+            replacements: 0,
+        })
+    }
+
+    fn spawn(place: &Place, id: RequestId) -> Result<(Child, Option<ChildStdin>), Failure> {
         let mut command = Command::new(this_program());
         command.arg0("lmx").arg(WATCHDOG);
         match &place.endpoint {
@@ -78,16 +96,41 @@ impl Watchdog {
                 Failure::new(exit::SYSTEM, format!("cannot start a process: {error}"))
             })?;
         let pipe = process.stdin.take();
-        Ok(Self { process, pipe })
+        Ok((process, pipe))
+    }
+
+    /// Starts another one if it has died, so that only who kills both at one time gets past it.
+    pub(super) fn replace_if_dead(&mut self, place: &Place, id: RequestId) {
+        if !matches!(self.process.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        self.pipe = None;
+        if self.replacements == REPLACEMENTS_MAX {
+            return;
+        }
+        self.replacements += 1;
+        match Self::spawn(place, id) {
+            Ok((process, pipe)) => (self.process, self.pipe) = (process, pipe),
+            Err(_) => self.replacements = REPLACEMENTS_MAX,
+        }
+        if self.replacements == REPLACEMENTS_MAX {
+            exit::warn("the watchdog process has died; it is not replaced any more");
+        }
+        if let Some(group) = self.group {
+            self.watch(group);
+        }
+        self.kill_at(self.kill_at);
     }
 
     /// Names the process group to kill.
     pub(super) fn watch(&mut self, group: Group) {
+        self.group = Some(group);
         self.tell(&format!("group {}\n", group.id()));
     }
 
     /// Sets by when the group has to be dead, if no sooner end is asked for.
     pub(super) fn kill_at(&mut self, at: Option<Instant>) {
+        self.kill_at = at;
         let nanos = at.map_or(u64::MAX, Instant::as_nanos);
         self.tell(&format!("kill-at {nanos}\n"));
     }
@@ -100,11 +143,11 @@ impl Watchdog {
     }
 
     fn tell(&mut self, line: &str) {
+        // If it is dead, its successor is told everything.
         if let Some(pipe) = &mut self.pipe
             && pipe.write_all(line.as_bytes()).is_err()
         {
             self.pipe = None;
-            exit::warn("the watchdog process has died; going on without it");
         }
     }
 }
