@@ -54,11 +54,23 @@ impl Core<'_> {
 
     /// The circle in which the owner of the shared hold would come to wait for itself if
     /// it waited to be the only holder.
+    ///
+    /// Two kinds of waiting begin with that: the upgrade waits for the other holders, and
+    /// whoever waits to share the key waits for the upgrade. So the owner may close a
+    /// circle by what it has waited for all along.
     pub(crate) fn cycle_closed_by_upgrade(&mut self, request: u32) -> Option<Owners> {
         let owner = self.as_ref().owner_of(request)?;
+        let claim = self.parts.requests[request as usize].claim;
+        let lock = self.parts.claims[claim as usize].lock();
+        self.parts.locks[lock as usize].set_upgrade_waits(true);
         let mut search = self.search(owner);
         let found = self.look_at_holders(&mut search, request);
-        self.finish(search, found)
+        if !found {
+            self.search_waits_of(&mut search, owner);
+        }
+        let cycle = self.finish(search, found);
+        self.parts.locks[lock as usize].set_upgrade_waits(false);
+        cycle
     }
 
     fn search(&self, owner: NonZeroU32) -> Search {
@@ -195,6 +207,12 @@ impl Core<'_> {
         if owner == search.owner {
             return true;
         }
+        self.search_waits_of(search, owner);
+        false
+    }
+
+    /// Puts all that this owner waits for on the stack.
+    fn search_waits_of(&mut self, search: &mut Search, owner: NonZeroU32) {
         let hash = hash_owner(self.config.hash_seed, owner.get());
         let mut at = self.head.owner_index.first(self.parts.owner_buckets, hash);
         while at != NONE && search.left > 0 {
@@ -208,7 +226,6 @@ impl Core<'_> {
             }
             at = extras.chain;
         }
-        false
     }
 
     /// Puts a request that waits on the stack, once.

@@ -308,12 +308,12 @@ impl Model {
             if self.upgrade_waits(&key) {
                 return Answer::Refused("upgrade");
             }
-            if request.ask.owner.is_some_and(|owner| {
-                self.depends_on_release_of_others(at, owner, &mut vec![], None)
-            }) {
+            let owner = request.ask.owner;
+            self.requests[at].upgrading = true;
+            if owner.is_some_and(|owner| self.waits_for_itself(owner)) {
+                self.requests[at].upgrading = false;
                 return Answer::Refused("deadlock");
             }
-            self.requests[at].upgrading = true;
             self.serve(self.now);
             if self.requests[at].upgrading {
                 self.tell_contended(&key);
@@ -907,13 +907,26 @@ impl Model {
         match self.requests[at].ask.owner {
             None => false,
             Some(other) if other == owner => true,
-            Some(other) => (0..self.requests.len())
-                .filter(|at| self.requests[*at].ask.owner == Some(other))
-                .filter(|at| {
-                    self.requests[*at].state == State::Waiting || self.requests[*at].upgrading
-                })
-                .any(|at| self.grant_depends(at, owner, seen, front)),
+            Some(other) => self.waits_depend(other, owner, seen, front),
         }
+    }
+
+    /// Whether something that `of` waits for needs the owner.
+    fn waits_depend(
+        &self,
+        of: u32,
+        owner: u32,
+        seen: &mut Vec<usize>,
+        front: Option<&str>,
+    ) -> bool {
+        (0..self.requests.len())
+            .filter(|at| self.requests[*at].ask.owner == Some(of))
+            .filter(|at| self.requests[*at].state == State::Waiting || self.requests[*at].upgrading)
+            .any(|at| self.grant_depends(at, owner, seen, front))
+    }
+
+    fn waits_for_itself(&self, owner: u32) -> bool {
+        self.waits_depend(owner, owner, &mut vec![], None)
     }
 
     fn grant_depends(
