@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lmx_core::broker::{BrokerConfig, ConnectionId};
-use lmx_core::wire::{Answer, Command, Reply, frame};
-use lmx_core::{FencingToken, Instant, Mode};
+use lmx_core::wire::{AcquireFields, Answer, Command, Reply, SeqBuf, WantFields, frame};
+use lmx_core::{FencingToken, Instant, Mode, Wait};
 
 use crate::behaviour::{ask, grants};
 use crate::peer::{World, request_id};
@@ -257,4 +257,53 @@ fn grants_go_on_when_the_ceiling_of_tokens_is_raised() {
     world.broker.set_token_ceiling(world.now, ceiling);
     world.settle();
     assert_eq!(grants(&mut world, "a"), [(2, 2)]);
+}
+
+#[test]
+fn no_answer_is_longer_than_a_frame_however_many_hold() {
+    let config = small(60, 1000);
+    let frame_bytes_max = config.frame_bytes_max as usize;
+    let mut world = World::new(config);
+    let key = [b'k'; 16];
+    world.join("holder", WINDOW);
+    for id in 0..50 {
+        ask(&mut world, "holder", id, &key, Mode::Shared);
+    }
+    world.join("asker", WINDOW);
+    let mut buffer = [0; 64];
+    let mut wants = SeqBuf::new(&mut buffer);
+    let mode = Mode::Exclusive;
+    assert!(wants.push(&WantFields { key: &key, mode }));
+    let fields = AcquireFields {
+        id: request_id(100),
+        wants: wants.finish(),
+        lease: None,
+        wait: Wait::No,
+        keep: false,
+        notify_contended: false,
+        label: b"",
+        owner: None,
+        lock_delay: Duration::ZERO,
+    };
+    for command in [
+        Command::Acquire(fields),
+        Command::Inspect { key: &key, skip: 0 },
+        Command::ForceReleaseKey { key: &key },
+    ] {
+        world.send("asker", command);
+        let bytes = world.peers["asker"].inbox.len() - 4;
+        assert!(bytes <= frame_bytes_max, "{bytes}: {command:?}");
+        let mut shown = 0;
+        world.read("asker", |reply| {
+            shown = match reply.body {
+                Answer::Busy { holders, .. } | Answer::ForceReleased { holders, .. } => {
+                    holders.iter().count()
+                }
+                Answer::Inspected { requests, .. } => requests.iter().count(),
+                other => panic!("{other:?}"),
+            };
+        });
+        // All but what the rest of the answer may need.
+        assert!((5..50).contains(&shown), "{shown}: {command:?}");
+    }
 }

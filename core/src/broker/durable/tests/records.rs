@@ -204,3 +204,27 @@ fn at_a_stop_those_who_hold_and_cannot_reclaim_are_not_listed_but_waited_for() {
     world.write();
     assert!(world.disk.as_ref().unwrap().has_unlisted);
 }
+
+#[test]
+fn however_a_session_ends_it_is_not_listed_for_long() {
+    let mut world = World::new();
+    let listed = |world: &mut World| {
+        world.later(REFRESH_DELAY);
+        world.write();
+        world.disk.as_ref().unwrap().sessions.len()
+    };
+    let mut peers: Vec<_> = [0, 0, 4, 4].map(|window| world.hello(None, window)).into();
+    assert_eq!(listed(&mut world), 4);
+    let mut goodbye = peers.remove(3);
+    goodbye.send(&mut world, Command::Goodbye);
+    assert_eq!(listed(&mut world), 3);
+    for (peer, left) in peers.iter().zip([2, 1]) {
+        world.broker.handle_disconnect(world.now, peer.connection);
+        assert_eq!(listed(&mut world), left);
+    }
+    world
+        .broker
+        .handle_disconnect(world.now, peers[2].connection);
+    world.later(Duration::from_secs(4));
+    assert_eq!(listed(&mut world), 0);
+}
