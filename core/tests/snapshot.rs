@@ -87,6 +87,42 @@ proptest! {
     }
 }
 
+#[test]
+fn what_belongs_to_two_is_refused() {
+    use lmx_core::{Acquire, Key, Mode, RequestId, Want};
+
+    let mut table = LockTable::<Growable>::new(TableConfig::default()).unwrap();
+    let session = table
+        .open_session(Instant::EPOCH, std::time::Duration::ZERO)
+        .unwrap();
+    for number in 0..2 {
+        let name = [b'k', number];
+        let wants = [Want {
+            key: Key::new(&name, 2).unwrap(),
+            mode: Mode::Exclusive,
+        }];
+        let mut want = Acquire::new(RequestId::from_u128(number.into()), &wants);
+        want.label = b"a label";
+        want.lease = Some(std::time::Duration::from_secs(1));
+        table.acquire(Instant::EPOCH, session, &want).unwrap();
+    }
+    let saved = serde_json::to_value(table.save()).unwrap();
+    for (list, field, what) in [
+        ("extras", "label", "every piece belongs to a key or a label"),
+        (
+            "request_timers",
+            "slot",
+            "a slot knows where its deadline stands",
+        ),
+    ] {
+        let mut broken = saved.clone();
+        broken[list][1][field] = saved[list][0][field].clone();
+        let broken = serde_json::from_value::<Snapshot>(broken).unwrap();
+        let loaded = LockTable::<Growable>::load(TableConfig::default(), &broken);
+        assert_eq!(loaded.err(), Some(LoadError::Corrupt { what }));
+    }
+}
+
 /// Ends all that is in the table, one way or another.
 fn exercise(mut table: LockTable<Small>) {
     let far = Instant::from_nanos(u64::MAX - 1);

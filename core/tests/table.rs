@@ -395,6 +395,37 @@ fn of_a_large_circle_of_owners_the_first_are_named() {
     });
 }
 
+#[test]
+fn a_circle_that_is_too_long_for_the_search_is_not_found() {
+    // To ask for the key of the last of four, each of whom waits for the one before it.
+    let refused = |deadlock_search_max| {
+        let config = TableConfig {
+            deadlock_search_max,
+            ..Small::config()
+        };
+        let mut table = LockTable::<Small>::new(config).unwrap();
+        let table: &mut dyn Table = &mut table;
+        let a = table.open(0, 0);
+        let mut acquire = |n: u32, id: u128, key: u32| {
+            table.ask(0, a, id, &[(&format!("k{key}"), X)], &|want| {
+                want.owner = core::num::NonZeroU32::new(n);
+            })
+        };
+        for n in 1..=4 {
+            acquire(n, n.into(), n).unwrap();
+            if n > 1 {
+                acquire(n, u128::from(100 + n), n - 1).unwrap();
+            }
+        }
+        acquire(1, 200, 4).is_err()
+    };
+    // Each of the other three costs a look at its hold and at its two requests; that the
+    // hold of the last is its own costs one more.
+    assert!(!refused(0));
+    assert!(!refused(9));
+    assert!(refused(10));
+}
+
 fn closes(owners: impl IntoIterator<Item = u32>) -> AcquireError {
     AcquireError::Deadlock {
         cycle: owners
@@ -420,6 +451,7 @@ fn long_keys_and_labels_come_out_as_they_went_in() {
         table.check();
         let view = table.inspect(wants[0].key).unwrap();
         assert_eq!(view.key().flatten().copied().collect::<Vec<_>>(), name);
+        assert_eq!(view.key_bytes(), bytes);
         let holder = view.holders().next().unwrap();
         assert_eq!(
             holder.label().flatten().copied().collect::<Vec<_>>(),
@@ -596,4 +628,87 @@ fn a_request_served_while_much_is_due_sees_its_own_key_as_if_all_was_done() {
         Err(ReleaseError::NotHeld)
     );
     assert_eq!(table.counts().held, 97);
+}
+
+#[test]
+fn limits_of_one_request_may_be_reached_and_not_passed() {
+    both(|table| {
+        let a = table.open(0, 0);
+        let names: Vec<_> = (0..18).map(|n| format!("k{n}")).collect();
+        let wants: Vec<_> = names.iter().map(|name| (&**name, X)).collect();
+        let too_many = AcquireError::TooManyKeys { max: 16 };
+        for keys in [17, 18] {
+            let refused = table.ask(0, a, 1, &wants[..keys], &plainly);
+            assert_eq!(refused, Err(too_many));
+        }
+        table.ask(0, a, 1, &wants[..16], &plainly).unwrap();
+        table.release(0, a, 1).unwrap();
+
+        let config = Small::config();
+        let more = Duration::from_nanos(1);
+        let (lease, delay) = (config.lease_max, config.lock_delay_max);
+        for (extra, is_refused) in [(Duration::ZERO, false), (more, true)] {
+            let leased = table.ask(0, a, 2, &[("k", X)], &|want| {
+                want.lease = Some(lease + extra);
+            });
+            let delayed = table.ask(0, a, 3, &[("l", X)], &|want| {
+                want.lock_delay = delay + extra;
+            });
+            let refused_lease = AcquireError::LeaseTooLong { max: lease };
+            assert_eq!(leased.err(), is_refused.then_some(refused_lease));
+            let refused_delay = AcquireError::LockDelayTooLong { max: delay };
+            assert_eq!(delayed.err(), is_refused.then_some(refused_delay));
+            for id in [2, 3] {
+                _ = table.release(0, a, id);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_kept_hold_goes_to_whoever_asks_for_it_within_limits() {
+    let config = TableConfig {
+        requests_per_session_max: 1,
+        first_token: lmx_core::FencingToken::new(100).unwrap(),
+        ..TableConfig::default()
+    };
+    let mut table = LockTable::<Growable>::new(config).unwrap();
+    let wants = [Want {
+        key: key("k"),
+        mode: X,
+    }];
+    let other = [Want {
+        key: key("l"),
+        mode: X,
+    }];
+    let mut want = Acquire::new(id(1), &wants);
+    want.keep = true;
+    table.begin_grace(at(0), at(100));
+    let [a, b, c] = [0; 3].map(|_| table.open_session(at(0), ms(0)).unwrap());
+    let token = lmx_core::FencingToken::new(7).unwrap();
+    let grant = table.reclaim(at(0), a, &want, token).unwrap();
+    table.close_session(at(1), a).unwrap();
+    assert_eq!(table.request(id(1)).unwrap().session(), None);
+    // Put back already: it is this session's from here on, and no other's.
+    assert_eq!(table.reclaim(at(2), b, &want, token), Ok(grant));
+    table.check();
+    assert_eq!(table.request(id(1)).unwrap().session(), Some(b));
+    assert_eq!(
+        table.reclaim(at(2), c, &want, token),
+        Err(AcquireError::IdInUse)
+    );
+    table.end_grace(at(3));
+    let full = AcquireError::Full {
+        what: lmx_core::table::Resource::RequestsOfSession,
+        max: 1,
+    };
+    let more = Acquire::new(id(2), &other);
+    assert_eq!(table.acquire(at(3), b, &more), Err(full));
+    table.acquire(at(3), c, &more).unwrap();
+    table.close_session(at(4), b).unwrap();
+    // The other session has no room for it.
+    assert_eq!(table.acquire(at(5), c, &want), Err(full));
+    table.release(at(5), c, id(2)).unwrap();
+    assert_eq!(table.acquire(at(5), c, &want), Ok(Acquired::Granted(grant)));
+    table.check();
 }

@@ -1,6 +1,8 @@
+use alloc::{collections::BTreeMap, format, string::String};
 use core::time::Duration;
 
 use super::WAITER_ORDER;
+use crate::index::hash_bytes;
 use crate::storage::Fixed;
 use crate::{Acquire, Event, Instant, Key, LockTable, Mode, RequestId, Want};
 
@@ -31,4 +33,45 @@ fn timers_keep_their_order_when_they_are_numbered_afresh() {
         assert_eq!(id.as_u128(), number, "in the order of their grants");
     }
     table.check();
+}
+
+/// Two of these names with the same hash.
+fn of_one_hash(seed: [u64; 2], name: impl Fn(u32) -> String) -> [String; 2] {
+    let mut seen = BTreeMap::new();
+    for number in 0.. {
+        let hash = hash_bytes(seed, name(number).as_bytes());
+        if let Some(other) = seen.insert(hash, number) {
+            return [name(other), name(number)];
+        }
+    }
+    unreachable!("there are more names than hashes")
+}
+
+#[test]
+fn keys_of_one_hash_are_two_keys() {
+    type Small = Fixed<4, 4, 1>;
+    let seed = Small::config().hash_seed;
+    for [one, other] in [
+        of_one_hash(seed, |number| format!("{number}")),
+        // Too long for their slots: they differ at their ends, or at their beginnings.
+        of_one_hash(seed, |number| format!("{:_>40}", number)),
+        of_one_hash(seed, |number| format!("{number:_<20}{:_>20}", "")),
+    ] {
+        assert_ne!(one, other);
+        let mut table = LockTable::<Small>::new(Small::config()).unwrap();
+        let session = table.open_session(Instant::EPOCH, Duration::ZERO).unwrap();
+        for (number, name) in [(1, &one), (2, &other)] {
+            let key = Key::new(name.as_bytes(), 64).unwrap();
+            let mode = Mode::Exclusive;
+            let wants = [Want { key, mode }];
+            let want = Acquire::new(RequestId::from_u128(number), &wants);
+            let acquired = table.acquire(Instant::EPOCH, session, &want);
+            assert!(
+                matches!(acquired, Ok(crate::Acquired::Granted(_))),
+                "{one} {other}"
+            );
+            table.check();
+        }
+        assert_eq!(table.counts().keys, 2);
+    }
 }
