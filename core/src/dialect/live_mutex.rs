@@ -570,3 +570,6 @@ fn is_compatible(version: &str) -> bool {
     let is_other_minor = minor.starts_with(|first: char| first.is_ascii_digit() && first != '2');
     major == Some("0") && !is_other_minor
 }
+
+#[cfg(test)]
+mod tests;

@@ -199,6 +199,50 @@ fn answers_in_lines_may_be_twice_the_output_limit_and_no_more() {
     assert!(queued_for_lines([2000, longest + 100]).1);
 }
 
+/// What a live-mutex client is told that asks so, while these keys are held.
+fn told_in_lines(keys: &[Vec<u8>], mode: Mode, line: &str) -> String {
+    let mut world = World::new(BrokerConfig {
+        frame_bytes_max: 4000,
+        output_bytes_max: 4096,
+        ..BrokerConfig::default()
+    });
+    world.join("holder", WINDOW);
+    for (id, key) in (0..).zip(keys) {
+        ask(&mut world, "holder", id, key, mode);
+    }
+    world.connect("lines").unwrap();
+    world.write("lines", line.as_bytes());
+    String::from_utf8(world.peers["lines"].inbox.clone()).unwrap()
+}
+
+#[test]
+fn keys_are_listed_as_far_as_half_the_output_holds() {
+    const QUOTES: usize = 2;
+    const COMMA: usize = 1;
+    let mut keys: Vec<_> = (0..7)
+        .map(|id| format!("{id:0>240}").into_bytes())
+        .collect();
+    let others = 1 + keys.len() * (240 + QUOTES) + (keys.len() - 1) * COMMA;
+    let longest = 4096 / 2 - others;
+    for (bytes, is_cut) in [(longest, false), (longest + 1, true), (longest + 9, true)] {
+        keys.push(vec![b'k'; bytes]);
+        let line = "{\"type\":\"ls\",\"uuid\":\"l\"}\n";
+        let told = told_in_lines(&keys, Mode::Exclusive, line);
+        let key = keys.pop().unwrap();
+        assert_eq!(told.contains("\"truncated\":true"), is_cut, "{bytes}");
+        assert_eq!(told.contains(str::from_utf8(&key).unwrap()), !is_cut);
+    }
+}
+
+#[test]
+fn of_a_crowd_of_holders_a_bounded_number_is_named() {
+    let keys = vec![b"k".to_vec(); 60];
+    let line = "{\"type\":\"lock-info-request\",\"uuid\":\"l\",\"key\":\"k\"}\n";
+    let told = told_in_lines(&keys, Mode::Shared, line);
+    let ids = told.matches("00000000-0000-0000-0000-").count();
+    assert_eq!(ids, 4096 / 80);
+}
+
 #[test]
 fn to_write_nothing_is_no_sign_of_life() {
     let mut world = World::new(BrokerConfig::default());

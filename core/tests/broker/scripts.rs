@@ -38,5 +38,8 @@ scripts! {
     reclaim,
     stopping,
     live_mutex,
+    live_mutex_beside,
+    live_mutex_full,
+    live_mutex_grace,
     authentication,
 }

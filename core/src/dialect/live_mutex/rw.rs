@@ -132,6 +132,11 @@ impl Share {
         self.last_reads
     }
 
+    #[cfg(test)]
+    pub(super) fn has_roles(&self) -> bool {
+        !self.roles.is_empty()
+    }
+
     fn roles_mut(&mut self, key: &[u8]) -> &mut Roles {
         self.roles.entry(key.into()).or_default()
     }
