@@ -19,11 +19,18 @@ pub(crate) struct Arena {
     pub(crate) used: u32,
 }
 
-/// What can stand in an arena.
-pub(crate) trait Slot: Copy {
-    /// A slot in which nothing is.
+/// What a slice of a table is made of.
+pub(crate) trait Vacant: Copy {
+    /// As it is where nothing is.
     const VACANT: Self;
+}
 
+impl Vacant for u32 {
+    const VACANT: Self = NONE;
+}
+
+/// What can stand in an arena.
+pub(crate) trait Slot: Vacant {
     /// Links a vacant slot to the next vacant one.
     fn free_link(&mut self) -> &mut u32;
 }

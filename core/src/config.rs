@@ -52,7 +52,7 @@ pub struct TableConfig {
 
 impl TableConfig {
     /// The most keys, requests, claims or pieces that a table can count.
-    pub const SLOTS_MAX: u32 = (1 << 30) - 1;
+    pub const SLOTS_MAX: u32 = crate::index::INDEXED_SLOTS_MAX;
     /// The most sessions that a table can tell apart.
     pub const SESSIONS_MAX: u32 = 1 << 20;
     /// The longest keys that a table can hold.

@@ -1,20 +1,37 @@
-//! A hash index over slots: buckets of chains that run through the slots.
+//! A hash index over slots: buckets of chains, apart from the slots that they lead to.
 //!
 //! It grows by linear hashing (Litwin, 1980): each insertion that makes it too full
 //! splits one bucket in two, so that no single request pays for a rehash of a
-//! million keys, and the bucket array is never larger than the number of slots.
-//! Nobody iterates over it, so its order cannot show. Clients choose what is hashed;
-//! the hash is keyed (SipHash-1-3), so they cannot aim at one bucket.
+//! million keys, and there are never more buckets than slots. Nobody iterates over it,
+//! so its order cannot show.
+//!
+//! A link to a slot carries some bits of that slot's hash. So a search goes past others
+//! in the same bucket without looking at their slots, which are seldom in the cache,
+//! while the cells of a million slots may well be.
 
-use siphasher::sip::SipHasher13;
+use crate::arena::{NONE, Vacant};
 
-use crate::arena::NONE;
-
-/// What can stand in a chain of an index.
-pub(crate) trait Chained {
-    fn chain(&self) -> u32;
-    fn set_chain(&mut self, next: u32);
+/// The first link of one bucket, and the link from one slot to the next in its chain: of
+/// the bucket and the slot that have the cell's number, and otherwise nothing in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cell {
+    first: u32,
+    next: u32,
 }
+
+impl Vacant for Cell {
+    const VACANT: Self = Self {
+        first: NONE,
+        next: NONE,
+    };
+}
+
+/// Bits of a link that number a slot; the others are a tag, the first bits of its hash.
+const SLOT_BITS: u32 = 26;
+const SLOT: u32 = (1 << SLOT_BITS) - 1;
+
+/// Slots in an index have numbers below this, so that no link is `NONE`.
+pub(crate) const INDEXED_SLOTS_MAX: u32 = SLOT;
 
 /// How far an index has grown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,100 +52,109 @@ impl Index {
     }
 
     /// The first slot under `hash` for which `is_it` holds, or `NONE`.
-    pub(crate) fn find<T: Chained>(
+    #[inline]
+    pub(crate) fn find(
         &self,
-        buckets: &[u32],
-        slots: &[T],
+        cells: &[Cell],
         hash: u32,
-        mut is_it: impl FnMut(&T) -> bool,
+        mut is_it: impl FnMut(u32) -> bool,
     ) -> u32 {
-        let mut at = self.first(buckets, hash);
-        while at != NONE {
-            let slot = &slots[at as usize];
-            if is_it(slot) {
-                return at;
+        let mut link = self.link(cells, hash);
+        while link != NONE {
+            let slot = link & SLOT;
+            if (link ^ hash) & !SLOT == 0 && is_it(slot) {
+                return slot;
             }
-            at = slot.chain();
+            link = cells[slot as usize].next;
         }
         NONE
     }
 
     /// The first slot under `hash`, and under others that share its bucket.
-    pub(crate) fn first(&self, buckets: &[u32], hash: u32) -> u32 {
-        if self.buckets == 0 {
-            return NONE;
-        }
-        buckets[bucket_of(hash, self.buckets)]
+    pub(crate) fn first(&self, cells: &[Cell], hash: u32) -> Option<u32> {
+        slot_of(self.link(cells, hash))
+    }
+
+    /// The first slot of a bucket that is in use.
+    pub(crate) fn first_of_bucket(cells: &[Cell], bucket: usize) -> Option<u32> {
+        slot_of(cells[bucket].first)
+    }
+
+    /// The slot after this one in its chain.
+    pub(crate) fn after(cells: &[Cell], slot: u32) -> Option<u32> {
+        slot_of(cells[slot as usize].next)
     }
 
     /// Puts `slot` into the chain of `hash`, and makes room for the next one.
-    pub(crate) fn insert<T: Chained>(
+    #[inline]
+    pub(crate) fn insert(
         &mut self,
-        buckets: &mut [u32],
-        slots: &mut [T],
+        cells: &mut [Cell],
         slot: u32,
         hash: u32,
-        hash_of: impl Fn(&T) -> u32,
+        hash_of: impl Fn(u32) -> u32,
     ) {
         self.entries += 1;
-        if self.entries > self.buckets && (self.buckets as usize) < buckets.len() {
-            self.split(buckets, slots, hash_of);
+        if self.entries > self.buckets && (self.buckets as usize) < cells.len() {
+            self.split(cells, hash_of);
         }
-        let bucket = &mut buckets[bucket_of(hash, self.buckets)];
-        slots[slot as usize].set_chain(*bucket);
-        *bucket = slot;
+        push(cells, bucket_of(hash, self.buckets), slot, hash);
     }
 
     /// Takes `slot` out of the chain of `hash`.
-    pub(crate) fn remove<T: Chained>(
-        &mut self,
-        buckets: &mut [u32],
-        slots: &mut [T],
-        slot: u32,
-        hash: u32,
-    ) {
+    #[inline]
+    pub(crate) fn remove(&mut self, cells: &mut [Cell], slot: u32, hash: u32) {
         self.entries -= 1;
-        let after = slots[slot as usize].chain();
-        let bucket = &mut buckets[bucket_of(hash, self.buckets)];
-        if *bucket == slot {
-            *bucket = after;
+        let after = cells[slot as usize].next;
+        let bucket = bucket_of(hash, self.buckets);
+        let mut link = cells[bucket].first;
+        if link & SLOT == slot {
+            cells[bucket].first = after;
             return;
         }
-        let mut at = *bucket;
-        while slots[at as usize].chain() != slot {
-            at = slots[at as usize].chain();
+        loop {
+            let cell = &mut cells[(link & SLOT) as usize];
+            link = cell.next;
+            if link & SLOT == slot {
+                cell.next = after;
+                return;
+            }
         }
-        slots[at as usize].set_chain(after);
+    }
+
+    /// The first link of the bucket of `hash`.
+    #[inline]
+    fn link(&self, cells: &[Cell], hash: u32) -> u32 {
+        // Without any bucket, there may not even be a cell.
+        cells
+            .get(bucket_of(hash, self.buckets))
+            .map_or(NONE, |cell| cell.first)
     }
 
     /// Adds a bucket, and moves what belongs into it out of the one it splits.
-    fn split<T: Chained>(
-        &mut self,
-        buckets: &mut [u32],
-        slots: &mut [T],
-        hash_of: impl Fn(&T) -> u32,
-    ) {
+    #[inline(never)]
+    fn split(&mut self, cells: &mut [Cell], hash_of: impl Fn(u32) -> u32) {
         let added = self.buckets;
         self.buckets += 1;
-        buckets[added as usize] = NONE;
+        cells[added as usize].first = NONE;
         if added == 0 {
             return;
         }
         // The bucket that held these hashes so far lies half a power of two below.
         let old = added - (1 << added.ilog2());
-        let mut at = core::mem::replace(&mut buckets[old as usize], NONE);
-        while at != NONE {
-            let slot = &mut slots[at as usize];
-            let after = slot.chain();
-            let bucket = &mut buckets[bucket_of(hash_of(slot), self.buckets)];
-            slot.set_chain(*bucket);
-            *bucket = at;
-            at = after;
+        let mut link = core::mem::replace(&mut cells[old as usize].first, NONE);
+        while link != NONE {
+            let slot = link & SLOT;
+            let after = cells[slot as usize].next;
+            let hash = hash_of(slot);
+            push(cells, bucket_of(hash, self.buckets), slot, hash);
+            link = after;
         }
     }
 }
 
 /// Which of `buckets` buckets, at least one, holds `hash`.
+#[inline]
 pub(crate) const fn bucket_of(hash: u32, buckets: u32) -> usize {
     let mask = buckets.next_power_of_two() - 1;
     let bucket = hash & mask;
@@ -139,9 +165,16 @@ pub(crate) const fn bucket_of(hash: u32, buckets: u32) -> usize {
     }) as usize
 }
 
-/// The hash of some bytes under a key.
-pub(crate) fn hash_bytes(seed: [u64; 2], bytes: &[u8]) -> u32 {
-    SipHasher13::new_with_keys(seed[0], seed[1]).hash(bytes) as u32
+fn slot_of(link: u32) -> Option<u32> {
+    (link != NONE).then_some(link & SLOT)
+}
+
+/// Makes `slot` the first of a bucket.
+#[inline]
+fn push(cells: &mut [Cell], bucket: usize, slot: u32, hash: u32) {
+    let first = &mut cells[bucket].first;
+    let after = core::mem::replace(first, slot | hash & !SLOT);
+    cells[slot as usize].next = after;
 }
 
 #[cfg(test)]

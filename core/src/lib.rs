@@ -141,6 +141,7 @@ pub mod client;
 mod config;
 #[cfg(feature = "alloc")]
 mod dialect;
+mod hash;
 mod id;
 mod index;
 mod key;

@@ -17,6 +17,7 @@ mod grant;
 mod hold;
 mod invariants;
 mod owners;
+mod parts;
 mod request;
 mod session;
 mod slots;
@@ -35,9 +36,8 @@ pub use request::{
 pub use snapshot::Snapshot;
 pub use view::{Counts, KeyView, RequestView};
 
-pub(crate) use slots::{
-    ClaimSlot, ExtrasSlot, Head, LockSlot, Parts, PartsRef, Piece, RequestSlot, SessionSlot,
-};
+pub(crate) use parts::{Parts, PartsRef, with_slices};
+pub(crate) use slots::{ClaimSlot, ExtrasSlot, Head, LockSlot, Piece, RequestSlot, SessionSlot};
 
 use ::core::fmt;
 use ::core::time::Duration;
@@ -45,6 +45,7 @@ use ::core::time::Duration;
 use self::backlog::Touches;
 use self::core::{Core, CoreRef};
 use crate::config::ConfigError;
+use crate::hash::Hasher;
 use crate::storage::{Spare, Storage};
 use crate::time::nanos;
 use crate::{FencingToken, Instant, Key, RequestId, SessionId, TableConfig};
@@ -57,6 +58,7 @@ use crate::{FencingToken, Instant, Key, RequestId, SessionId, TableConfig};
 #[derive(Clone)]
 pub struct LockTable<S: Storage> {
     config: TableConfig,
+    hasher: Hasher,
     head: Head,
     storage: S,
 }
@@ -72,6 +74,7 @@ impl<S: Storage> LockTable<S> {
         S::check(&config)?;
         Ok(Self {
             head: Head::new(config.first_token.as_u64()),
+            hasher: Hasher::new(config.hash_seed),
             config,
             storage: S::vacant(),
         })
@@ -340,8 +343,7 @@ impl<S: Storage> LockTable<S> {
     #[must_use]
     pub fn inspect(&self, key: Key<'_>) -> Option<KeyView<'_>> {
         let core = self.core_ref();
-        let hash = crate::index::hash_bytes(self.config.hash_seed, key.as_bytes());
-        core.key_view(core.find_lock(key, hash))
+        core.key_view(core.place_of(key).lock)
     }
 
     /// The request's present state, whoever owns it; `None` if it has ended.
@@ -380,10 +382,11 @@ impl<S: Storage> LockTable<S> {
 
     /// Takes note of the time, does what is due and could make a difference to what is
     /// touched, and returns the time as it counts.
+    #[inline]
     fn at(&mut self, now: Instant, touches: Touches<'_>) -> u64 {
         let now = now.as_nanos().max(self.head.now);
         self.head.now = now;
-        if self.core_ref().next_due().is_some_and(|due| due <= now) {
+        if now >= self.head.quiet_until {
             self.core().catch_up(now, touches);
         }
         now
@@ -407,18 +410,22 @@ impl<S: Storage> LockTable<S> {
         Ok(())
     }
 
+    #[inline]
     fn core(&mut self) -> Core<'_> {
         Core {
             head: &mut self.head,
             config: &self.config,
+            hasher: &self.hasher,
             parts: self.storage.parts(),
         }
     }
 
+    #[inline]
     fn core_ref(&self) -> CoreRef<'_> {
         CoreRef {
             head: &self.head,
             config: &self.config,
+            hasher: &self.hasher,
             parts: self.storage.parts_ref(),
         }
     }

@@ -4,7 +4,7 @@
 //! second slice, apart from the slots, so that moving a deadline touches four
 //! bytes and not a slot that is not in the cache.
 
-use crate::arena::NONE;
+use crate::arena::{NONE, Vacant};
 
 /// Children of one node: the heap is shallow, and siblings share a cache line.
 const ARITY: usize = 4;
@@ -21,13 +21,15 @@ pub(crate) struct Timer {
     pub(crate) slot: u32,
 }
 
-impl Timer {
-    pub(crate) const VACANT: Self = Self {
+impl Vacant for Timer {
+    const VACANT: Self = Self {
         at: u64::MAX,
         order: u32::MAX,
         slot: NONE,
     };
+}
 
+impl Timer {
     const fn before(self, other: Self) -> bool {
         self.at < other.at || (self.at == other.at && self.order < other.order)
     }

@@ -1,15 +1,14 @@
 //! Asking for keys.
 
 use crate::arena::NONE;
-use crate::arena::Slot as _;
-use crate::index::hash_bytes;
+use crate::arena::Vacant as _;
 use crate::list;
 use crate::planted::planted;
 use crate::storage::Spare;
-use crate::table::core::{Core, hash_id};
+use crate::table::core::Core;
 use crate::table::extras::has_extras;
-use crate::table::slots::{ClaimSlot, Flags, INLINE_BYTES, Kind, LockSlot, RequestSlot, State};
-use crate::table::text::{pieces_of_key, pieces_of_label};
+use crate::table::slots::{ClaimSlot, Flags, INLINE_BYTES, Kind, RequestSlot, State};
+use crate::table::text::{Place, pieces_of_key, pieces_of_label};
 use crate::table::{AcquireError, Acquired, Resource};
 use crate::time::nanos;
 use crate::{Acquire, Key, Mode, SessionId, TableConfig, Wait, Want};
@@ -133,7 +132,7 @@ impl Core<'_> {
         }
         self.check_room(session, want, &needs)?;
         let entry = if admitted { Entry::Holds } else { Entry::Waits };
-        let request = self.enter(now, session, want, entry, (hash, needs.first));
+        let request = self.enter(now, session, want, entry, (hash, &needs.first));
         if entry == Entry::Holds {
             self.hold(now, request, want.lease.map_or(0, nanos));
             // Whoever went to the front may have left others behind, and may have raised
@@ -192,7 +191,7 @@ impl Core<'_> {
             return Err(AcquireError::ReclaimConflict);
         }
         self.check_room(session, want, &needs)?;
-        let request = self.enter(now, session, want, Entry::Holds, (hash, needs.first));
+        let request = self.enter(now, session, want, Entry::Holds, (hash, &needs.first));
         let next_token = core::mem::replace(&mut self.head.next_token, token);
         self.hold(now, request, want.lease.map_or(0, nanos));
         self.head.next_token = next_token;
@@ -258,14 +257,11 @@ impl Core<'_> {
             compatible: true,
             locks: 0,
             pieces: pieces_of_label(want.label.len()),
-            first: Place {
-                hash: 0,
-                lock: NONE,
-            },
+            first: Place::NOWHERE,
         };
         for (at, one) in want.wants.iter().enumerate() {
             let (kind, permits) = kind_of(one.mode);
-            let place = self.place_of(one.key);
+            let place = self.as_ref().place_of(one.key);
             let lock = place.lock;
             if at == 0 {
                 needs.first = place;
@@ -337,7 +333,7 @@ impl Core<'_> {
         session: u32,
         want: &Acquire<'_>,
         entry: Entry,
-        (hash, first): (u32, Place),
+        (hash, first): (u32, &Place),
     ) -> u32 {
         let request = self.head.requests.take(self.parts.requests);
         let mut flags = Flags::NONE;
@@ -364,14 +360,16 @@ impl Core<'_> {
         let mut last = NONE;
         for one in want.wants {
             let place = if last == NONE {
-                first
+                *first
             } else {
-                self.place_of(one.key)
+                self.as_ref().place_of(one.key)
             };
-            let lock = self.lock_at(place, one.key);
+            let lock = self.lock_at(&place, one.key);
             let claim = self.enter_claim(request, lock, one.mode, entry, want.front);
             if last == NONE {
-                self.parts.requests[request as usize].claim = claim;
+                let slot = &mut self.parts.requests[request as usize];
+                slot.claim = claim;
+                slot.lock = lock;
             } else {
                 self.parts.claims[last as usize].next = claim;
             }
@@ -381,15 +379,14 @@ impl Core<'_> {
     }
 
     /// Makes a request with this hash of its id findable.
+    #[inline]
     pub(crate) fn index_request(&mut self, request: u32, hash: u32) {
-        let seed = self.config.hash_seed;
-        self.head.request_index.insert(
-            self.parts.request_buckets,
-            self.parts.requests,
-            request,
-            hash,
-            |slot| hash_id(seed, slot.id),
-        );
+        let (hasher, requests) = (self.hasher, &*self.parts.requests);
+        self.head
+            .request_index
+            .insert(self.parts.request_cells, request, hash, |slot| {
+                hasher.id(requests[slot as usize].id)
+            });
     }
 
     fn enter_claim(
@@ -464,40 +461,27 @@ impl Core<'_> {
         }
     }
 
-    fn place_of(&self, key: Key<'_>) -> Place {
-        let hash = self.hash_key(key);
-        Place {
-            hash,
-            lock: self.as_ref().find_lock(key, hash),
-        }
-    }
-
     /// The lock on `key`, which stands, or is to stand, at this place.
-    fn lock_at(&mut self, Place { hash, lock }: Place, key: Key<'_>) -> u32 {
-        if lock != NONE {
-            return lock;
+    #[inline]
+    fn lock_at(&mut self, place: &Place, key: Key<'_>) -> u32 {
+        if place.lock != NONE {
+            return place.lock;
         }
         let lock = self.head.locks.take(self.parts.locks);
-        self.parts.locks[lock as usize] = LockSlot::new(hash);
-        self.store_key(lock, key);
-        self.index_lock(lock, hash);
+        self.store_key(lock, key, place);
+        self.index_lock(lock, place.hash);
         lock
     }
 
     /// Makes a lock with this hash of its key findable.
+    #[inline]
     pub(crate) fn index_lock(&mut self, lock: u32, hash: u32) {
-        self.head.lock_index.insert(
-            self.parts.lock_buckets,
-            self.parts.locks,
-            lock,
-            hash,
-            |slot| slot.hash,
-        );
-    }
-
-    /// The hash under which the lock on `key` is indexed.
-    pub(crate) fn hash_key(&self, key: Key<'_>) -> u32 {
-        hash_bytes(self.config.hash_seed, key.as_bytes())
+        let locks = &*self.parts.locks;
+        self.head
+            .lock_index
+            .insert(self.parts.lock_cells, lock, hash, |slot| {
+                locks[slot as usize].hash
+            });
     }
 }
 
@@ -514,14 +498,6 @@ struct Needs {
     pieces: u32,
     /// Where the first key stands; most requests have no other.
     first: Place,
-}
-
-/// Where a key stands, or would stand.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    hash: u32,
-    /// Its lock, or `NONE`.
-    lock: u32,
 }
 
 fn kind_of(mode: Mode) -> (Kind, u32) {

@@ -47,7 +47,9 @@ impl Core<'_> {
 
     /// Carries out what is due at or before `now` and could make a difference to a request
     /// that touches this.
+    #[cold]
     pub(crate) fn catch_up(&mut self, now: u64, touches: Touches<'_>) {
+        self.head.quiet_until = self.next_due().unwrap_or(u64::MAX);
         if self.is_behind(now) && !self.catch_up_apart(now, touches) {
             self.run_timers(now, u32::MAX);
         }
@@ -66,8 +68,7 @@ impl Core<'_> {
                 want.owner.is_none()
                     && self.catch_up_request(now, want.id)
                     && want.wants.iter().all(|one| {
-                        let hash = self.hash_key(one.key);
-                        let lock = self.as_ref().find_lock(one.key, hash);
+                        let lock = self.as_ref().place_of(one.key).lock;
                         self.catch_up_lock(now, lock)
                     })
             }
@@ -81,7 +82,7 @@ impl Core<'_> {
                         && self.catch_up_locks_of(now, request))
             }
             Touches::Target(ForceTarget::Key(key)) => {
-                let lock = self.as_ref().find_lock(key, self.hash_key(key));
+                let lock = self.as_ref().place_of(key).lock;
                 self.catch_up_lock(now, lock)
             }
             Touches::Session(id) => self.catch_up_session(now, id),

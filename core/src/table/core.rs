@@ -1,17 +1,19 @@
 //! The table's logic, not generic: what it works on, and how things are found in it.
 
 use crate::arena::NONE;
-use crate::index::hash_bytes;
+use crate::hash::Hasher;
 use crate::list;
 use crate::planted::planted;
-use crate::table::slots::{Flags, Head, Parts, PartsRef, State};
+use crate::table::slots::{Flags, Head, State};
+use crate::table::{Parts, PartsRef};
 use crate::timers::Timer;
-use crate::{Key, RequestId, SessionId, TableConfig};
+use crate::{RequestId, SessionId, TableConfig};
 
 /// A table, borrowed to be changed, whatever stores it.
 pub(crate) struct Core<'a> {
     pub(crate) head: &'a mut Head,
     pub(crate) config: &'a TableConfig,
+    pub(crate) hasher: &'a Hasher,
     pub(crate) parts: Parts<'a>,
 }
 
@@ -20,33 +22,12 @@ pub(crate) struct Core<'a> {
 pub(crate) struct CoreRef<'a> {
     pub(crate) head: &'a Head,
     pub(crate) config: &'a TableConfig,
+    pub(crate) hasher: &'a Hasher,
     pub(crate) parts: PartsRef<'a>,
 }
 
 /// Timers of waiting requests come after all others of the same instant.
 pub(crate) const WAITER_ORDER: u32 = 1 << 31;
-
-impl Parts<'_> {
-    pub(crate) fn as_ref(&self) -> PartsRef<'_> {
-        PartsRef {
-            requests: self.requests,
-            request_buckets: self.request_buckets,
-            request_heap: self.request_heap,
-            request_places: self.request_places,
-            claims: self.claims,
-            locks: self.locks,
-            lock_buckets: self.lock_buckets,
-            lock_heap: self.lock_heap,
-            lock_places: self.lock_places,
-            sessions: self.sessions,
-            session_heap: self.session_heap,
-            session_places: self.session_places,
-            extras: self.extras,
-            owner_buckets: self.owner_buckets,
-            pieces: self.pieces,
-        }
-    }
-}
 
 impl CoreRef<'_> {
     /// The slot of the request with this id, or `NONE`.
@@ -55,31 +36,24 @@ impl CoreRef<'_> {
     }
 
     /// The same, where the hash of the id is known.
+    #[inline]
     pub(crate) fn find_request_hashed(&self, id: RequestId, hash: u32) -> u32 {
         let halves = id.halves();
-        self.head.request_index.find(
-            self.parts.request_buckets,
-            self.parts.requests,
-            hash,
-            |request| request.id == halves,
-        )
-    }
-
-    /// The hash under which a request with this id is indexed.
-    pub(crate) fn hash_id(&self, id: RequestId) -> u32 {
-        hash_id(self.config.hash_seed, id.halves())
-    }
-
-    /// The slot of the lock on `key`, whose hash is `hash`, or `NONE`.
-    pub(crate) fn find_lock(&self, key: Key<'_>, hash: u32) -> u32 {
         self.head
-            .lock_index
-            .find(self.parts.lock_buckets, self.parts.locks, hash, |lock| {
-                lock.hash == hash && self.parts.key_is(lock, key)
+            .request_index
+            .find(self.parts.request_cells, hash, |slot| {
+                self.parts.requests[slot as usize].id == halves
             })
     }
 
+    /// The hash under which a request with this id is indexed.
+    #[inline]
+    pub(crate) fn hash_id(&self, id: RequestId) -> u32 {
+        self.hasher.id(id.halves())
+    }
+
     /// The slot of an open session.
+    #[inline]
     pub(crate) fn find_session(&self, id: SessionId) -> Option<u32> {
         let session = self.parts.sessions.get(id.slot() as usize)?;
         (id.serial() != 0 && session.serial == id.serial()).then_some(id.slot())
@@ -87,6 +61,7 @@ impl CoreRef<'_> {
 
     /// Whether the request may be ended or renewed in this session's name: it is its own, or
     /// a kept hold that has outlived its session and is anybody's who has its id.
+    #[inline]
     pub(crate) fn may_touch(&self, by: SessionId, request: u32) -> bool {
         let session = self.parts.requests[request as usize].session;
         session == NONE || self.find_session(by) == Some(session)
@@ -94,16 +69,19 @@ impl CoreRef<'_> {
 }
 
 impl Core<'_> {
+    #[inline]
     pub(crate) fn as_ref(&self) -> CoreRef<'_> {
         CoreRef {
             head: self.head,
             config: self.config,
+            hasher: self.hasher,
             parts: self.parts.as_ref(),
         }
     }
 
     /// Sets the request's deadline.
     pub(crate) fn arm_request(&mut self, request: u32, at: u64) {
+        self.head.note_due(at);
         let order = self.next_timer_order();
         let slot = &mut self.parts.requests[request as usize];
         slot.flags.set(Flags::TIMED);
@@ -130,6 +108,7 @@ impl Core<'_> {
 
     /// Sets when the session ends.
     pub(crate) fn arm_session(&mut self, session: u32, at: u64) {
+        self.head.note_due(at);
         let order = self.next_timer_order();
         self.head.session_timers(&mut self.parts).arm(Timer {
             at,
@@ -149,6 +128,7 @@ impl Core<'_> {
             return;
         }
         self.parts.locks[lock as usize].set_delayed(true);
+        self.head.note_due(until);
         let order = self.next_timer_order();
         self.head.lock_timers(&mut self.parts).arm(Timer {
             at: until,
@@ -181,26 +161,26 @@ impl Core<'_> {
     /// Frees a request that has no claims any more.
     pub(crate) fn free_request(&mut self, request: u32) {
         let id = self.parts.requests[request as usize].id;
-        self.free_request_hashed(request, hash_id(self.config.hash_seed, id));
+        self.free_request_hashed(request, self.hasher.id(id));
     }
 
     /// The same, where the hash of the request's id is known.
     pub(crate) fn free_request_hashed(&mut self, request: u32, hash: u32) {
-        let slot = self.parts.requests[request as usize];
+        let slot = &self.parts.requests[request as usize];
         debug_assert_eq!(slot.claim, NONE, "the claims were lifted first");
         debug_assert!(slot.state == State::Vacant || slot.state.may_become(State::Vacant));
+        let (session, extras) = (slot.session, slot.extras);
         self.disarm_request(request);
-        if slot.session != NONE {
+        if session != NONE {
             self.unlink_from_session(request);
-            self.parts.sessions[slot.session as usize].requests -= 1;
+            self.parts.sessions[session as usize].requests -= 1;
         }
-        self.free_extras(slot.extras);
-        self.head.request_index.remove(
-            self.parts.request_buckets,
-            self.parts.requests,
-            request,
-            hash,
-        );
+        if extras != NONE {
+            self.free_extras(extras);
+        }
+        self.head
+            .request_index
+            .remove(self.parts.request_cells, request, hash);
         self.head.requests.give(self.parts.requests, request);
     }
 
@@ -226,7 +206,7 @@ impl Core<'_> {
 
     /// Frees the lock if nobody holds it, waits for it, or is kept from it by a delay.
     pub(crate) fn free_lock_if_idle(&mut self, lock: u32) {
-        let slot = self.parts.locks[lock as usize];
+        let slot = &self.parts.locks[lock as usize];
         if planted!("idle-keys-stay")
             || slot.key_bytes() == 0
             || !slot.is_idle()
@@ -234,10 +214,19 @@ impl Core<'_> {
         {
             return;
         }
+        self.free_lock(lock);
+    }
+
+    /// Frees a lock on which nothing stands.
+    pub(crate) fn free_lock(&mut self, lock: u32) {
+        let slot = &self.parts.locks[lock as usize];
+        let (hash, has_pieces, first_piece) = (slot.hash, slot.has_pieces(), slot.first_piece());
         self.head
             .lock_index
-            .remove(self.parts.lock_buckets, self.parts.locks, lock, slot.hash);
-        self.free_key(&slot);
+            .remove(self.parts.lock_cells, lock, hash);
+        if has_pieces {
+            self.free_text(first_piece);
+        }
         self.head.locks.give(self.parts.locks, lock);
     }
 
@@ -273,14 +262,6 @@ impl PartsRef<'_> {
         let place = self.request_places[request as usize];
         Some(self.request_heap[place as usize].at)
     }
-}
-
-/// The hash under which a request's id is indexed.
-pub(crate) fn hash_id(seed: [u64; 2], [high, low]: [u64; 2]) -> u32 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&high.to_le_bytes());
-    bytes[8..].copy_from_slice(&low.to_le_bytes());
-    hash_bytes(seed, &bytes)
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@
 use core::num::NonZeroU32;
 
 use crate::arena::NONE;
+use crate::index::Index;
 use crate::table::Owners;
 use crate::table::core::Core;
-use crate::table::extras::hash_owner;
 use crate::table::slots::{Flags, Kind, State};
 use crate::{Acquire, Mode};
 
@@ -36,7 +36,7 @@ impl Core<'_> {
         let mut search = self.search(want.owner?);
         let mut found = false;
         for one in want.wants {
-            let lock = self.as_ref().find_lock(one.key, self.hash_key(one.key));
+            let lock = self.as_ref().place_of(one.key).lock;
             if lock != NONE && !found {
                 if want.front {
                     search.front = lock;
@@ -213,18 +213,21 @@ impl Core<'_> {
 
     /// Puts all that this owner waits for on the stack.
     fn search_waits_of(&mut self, search: &mut Search, owner: NonZeroU32) {
-        let hash = hash_owner(self.config.hash_seed, owner.get());
-        let mut at = self.head.owner_index.first(self.parts.owner_buckets, hash);
-        while at != NONE && search.left > 0 {
-            let extras = self.parts.extras[at as usize];
-            if extras.owner == owner.get() {
+        let hash = self.hasher.owner(owner.get());
+        let mut at = self.head.owner_index.first(self.parts.owner_cells, hash);
+        while let Some(extras) = at
+            && search.left > 0
+        {
+            let slot = &self.parts.extras[extras as usize];
+            if slot.owner == owner.get() {
                 search.left -= 1;
-                let slot = &self.parts.requests[extras.request as usize];
+                let request = slot.request;
+                let slot = &self.parts.requests[request as usize];
                 if slot.state == State::Waiting || slot.flags.has(Flags::UPGRADING) {
-                    self.search_later(search, extras.request);
+                    self.search_later(search, request);
                 }
             }
-            at = extras.chain;
+            at = Index::after(self.parts.owner_cells, extras);
         }
     }
 

@@ -62,18 +62,20 @@ impl Core<'_> {
     }
 
     pub(crate) fn end_lease_or_wait(&mut self, now: u64, request: u32) {
-        let mut lifted = Lifted::new();
         let held = self.parts.requests[request as usize].state == State::Held;
         self.head.expiries += u64::from(held);
+        let ended = if held {
+            State::Expired
+        } else {
+            State::TimedOut
+        };
+        if self.lift_alone(request) {
+            self.end(request, ended);
+            return;
+        }
+        let mut lifted = Lifted::new();
         self.lift(&mut lifted, request, Some(now));
-        self.end(
-            request,
-            if held {
-                State::Expired
-            } else {
-                State::TimedOut
-            },
-        );
+        self.end(request, ended);
         self.settle(now, &lifted);
     }
 

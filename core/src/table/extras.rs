@@ -4,7 +4,6 @@ use core::num::NonZeroU32;
 
 use crate::Acquire;
 use crate::arena::NONE;
-use crate::index::hash_bytes;
 use crate::table::core::{Core, CoreRef};
 use crate::table::slots::ExtrasSlot;
 use crate::time::nanos;
@@ -46,48 +45,35 @@ impl Core<'_> {
             label,
             label_bytes: want.label.len() as u32,
             owner: want.owner.map_or(0, NonZeroU32::get),
-            chain: NONE,
             search: NONE,
         };
         if let Some(owner) = want.owner {
-            let hash = hash_owner(self.config.hash_seed, owner.get());
-            self.index_owner(extras, hash);
+            self.index_owner(extras, owner.get());
         }
         extras
     }
 
-    /// Makes extras with this hash of their owner findable.
-    pub(crate) fn index_owner(&mut self, extras: u32, hash: u32) {
-        let seed = self.config.hash_seed;
-        self.head.owner_index.insert(
-            self.parts.owner_buckets,
-            self.parts.extras,
-            extras,
-            hash,
-            |slot| hash_owner(seed, slot.owner),
-        );
+    /// Makes extras findable by their owner.
+    pub(crate) fn index_owner(&mut self, extras: u32, owner: u32) {
+        let (hasher, slots) = (self.hasher, &*self.parts.extras);
+        let hash = hasher.owner(owner);
+        self.head
+            .owner_index
+            .insert(self.parts.owner_cells, extras, hash, |slot| {
+                hasher.owner(slots[slot as usize].owner)
+            });
     }
 
-    /// Frees them, if there are any.
+    /// Frees them.
     pub(crate) fn free_extras(&mut self, extras: u32) {
-        if extras == NONE {
-            return;
-        }
         let slot = self.parts.extras[extras as usize];
         self.free_text(slot.label);
         if slot.owner != 0 {
-            self.head.owner_index.remove(
-                self.parts.owner_buckets,
-                self.parts.extras,
-                extras,
-                hash_owner(self.config.hash_seed, slot.owner),
-            );
+            let hash = self.hasher.owner(slot.owner);
+            self.head
+                .owner_index
+                .remove(self.parts.owner_cells, extras, hash);
         }
         self.head.extras.give(self.parts.extras, extras);
     }
-}
-
-/// The hash under which a request's owner is indexed.
-pub(crate) fn hash_owner(seed: [u64; 2], owner: u32) -> u32 {
-    hash_bytes(seed, &owner.to_le_bytes())
 }

@@ -7,6 +7,7 @@ use crate::table::slots::TOKENS_END;
 impl Core<'_> {
     pub(crate) fn begin_grace(&mut self, until: u64) {
         if !planted!("no-grace") {
+            self.head.note_due(until);
             self.head.grace_until = Some(until);
         }
     }

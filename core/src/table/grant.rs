@@ -162,7 +162,27 @@ impl Core<'_> {
         lifted.last = at;
         let request = &mut self.parts.requests[request as usize];
         request.claim = NONE;
+        request.lock = NONE;
         request.flags.clear(Flags::UPGRADING);
+    }
+
+    /// Takes the only claim of a hold off its key and frees both, if nobody shares the key or
+    /// waits for it: then there is nobody to serve, and nothing to [lift](Self::lift).
+    pub(crate) fn lift_alone(&mut self, request: u32) -> bool {
+        let slot = &mut self.parts.requests[request as usize];
+        if slot.state != State::Held
+            || slot.flags.has(Flags::MANY_KEYS)
+            || slot.extras != NONE
+            || self.parts.locks[slot.lock as usize].is_shared_or_wanted()
+            || planted!("idle-keys-stay")
+        {
+            return false;
+        }
+        let claim = core::mem::replace(&mut slot.claim, NONE);
+        let lock = core::mem::replace(&mut slot.lock, NONE);
+        self.head.claims.give(self.parts.claims, claim);
+        self.free_lock(lock);
+        true
     }
 
     /// A kept hold's session ended while it waited to be upgraded: it stays as it is.

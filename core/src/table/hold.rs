@@ -92,7 +92,7 @@ impl Core<'_> {
         let mut ended = 0;
         match target {
             ForceTarget::Key(key) => {
-                let lock = self.as_ref().find_lock(key, self.hash_key(key));
+                let lock = self.as_ref().place_of(key).lock;
                 if lock == NONE {
                     return 0;
                 }
@@ -121,6 +121,11 @@ impl Core<'_> {
 
     /// Ends the request at its own session's wish: there is nothing to tell.
     fn remove(&mut self, now: u64, request: u32, hash: u32) {
+        if self.lift_alone(request) {
+            self.set_state(request, State::Vacant);
+            self.free_request_hashed(request, hash);
+            return;
+        }
         let mut lifted = Lifted::new();
         self.lift(&mut lifted, request, None);
         self.set_state(request, State::Vacant);

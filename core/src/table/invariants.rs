@@ -9,9 +9,8 @@ mod parts;
 
 use crate::arena::NONE;
 use crate::list;
-use crate::table::core::{CoreRef, WAITER_ORDER, hash_id};
+use crate::table::core::{CoreRef, WAITER_ORDER};
 use crate::table::events::is_confirmed;
-use crate::table::extras::hash_owner;
 use crate::table::slots::{
     ClaimSlot, Flags, Kind, LockSlot, PIECE_BYTES, PREFIX_BYTES, State, TOKENS_END,
 };
@@ -77,7 +76,7 @@ impl CoreRef<'_> {
                     && in_range(slot.links.next, requests)
                     && in_range(slot.claim, if vacant { requests } else { claims })
                     && in_range(slot.extras, extras)
-                    && in_range(slot.chain, requests),
+                    && in_range(slot.lock, locks),
                 "a request's links lead to slots"
             );
         }
@@ -93,9 +92,7 @@ impl CoreRef<'_> {
         }
         for slot in &parts.locks[..locks as usize] {
             ensure!(
-                in_range(slot.first, claims)
-                    && in_range(slot.first_waiter, claims)
-                    && in_range(slot.chain, locks),
+                in_range(slot.first, claims) && in_range(slot.first_waiter, claims),
                 "a lock's links lead to slots"
             );
         }
@@ -113,7 +110,7 @@ impl CoreRef<'_> {
         for slot in &parts.extras[..extras as usize] {
             ensure!(
                 in_range(slot.request, requests)
-                    && in_range(slot.chain, extras)
+                    && in_range(slot.search, extras)
                     && in_range(slot.label, head.pieces.fresh),
                 "the links of extras lead to slots"
             );
@@ -159,6 +156,11 @@ impl CoreRef<'_> {
             );
             if slot.has_pieces() {
                 self.check_text(slot.first_piece(), bytes - PREFIX_BYTES)?;
+            } else {
+                ensure!(
+                    slot.inline[bytes..].iter().all(|byte| *byte == 0),
+                    "behind a short key there are zeros"
+                );
             }
             pieces += pieces_of_key(bytes);
         }
@@ -189,23 +191,16 @@ impl CoreRef<'_> {
     }
 
     fn check_indices(&self) -> Verdict {
-        let seed = self.config.hash_seed;
-        let (head, parts) = (self.head, self.parts);
-        check_index(
-            &head.request_index,
-            parts.request_buckets,
-            parts.requests,
-            |slot| hash_id(seed, slot.id),
-        )?;
-        check_index(&head.lock_index, parts.lock_buckets, parts.locks, |slot| {
-            slot.hash
+        let (head, parts, hasher) = (self.head, self.parts, self.hasher);
+        check_index(&head.request_index, parts.request_cells, |slot| {
+            hasher.id(parts.requests[slot as usize].id)
         })?;
-        check_index(
-            &head.owner_index,
-            parts.owner_buckets,
-            parts.extras,
-            |slot| hash_owner(seed, slot.owner),
-        )?;
+        check_index(&head.lock_index, parts.lock_cells, |slot| {
+            parts.locks[slot as usize].hash
+        })?;
+        check_index(&head.owner_index, parts.owner_cells, |slot| {
+            hasher.owner(parts.extras[slot as usize].owner)
+        })?;
         ensure!(
             head.request_index.entries == head.requests.used,
             "every request can be found"
@@ -225,11 +220,9 @@ impl CoreRef<'_> {
         }
         for lock in self.used_locks() {
             let hash = parts.locks[lock as usize].hash;
-            let found = head
-                .lock_index
-                .find(parts.lock_buckets, parts.locks, hash, |other| {
-                    other.hash == hash && self.same_key(other, &parts.locks[lock as usize])
-                });
+            let found = head.lock_index.find(parts.lock_cells, hash, |other| {
+                self.same_key(&parts.locks[other as usize], &parts.locks[lock as usize])
+            });
             ensure!(found == lock, "keys are unique");
         }
         Ok(())
@@ -285,6 +278,10 @@ impl CoreRef<'_> {
                 "without a window there is no waiting for a connection"
             );
         }
+        ensure!(
+            self.next_due().is_none_or(|due| head.quiet_until <= due),
+            "nothing is due before it is looked for"
+        );
         let delays = head.lock_timers as usize + head.delaying_claims as usize;
         ensure!(
             delays <= parts.lock_heap.len() || parts.lock_heap.len() >= parts.locks.len(),
@@ -336,6 +333,11 @@ impl CoreRef<'_> {
             waiting += u32::from(slot.state == State::Waiting);
             let live = matches!(slot.state, State::Held | State::Waiting);
             ensure!((slot.claim != NONE) == live, "live requests have claims");
+            let claim = parts.claims.get(slot.claim as usize);
+            ensure!(
+                slot.lock == claim.map_or(NONE, ClaimSlot::lock),
+                "a request knows the lock of its first key"
+            );
             ensure!(
                 slot.session != NONE || (slot.state == State::Held && flags.has(Flags::KEEP)),
                 "only kept holds outlive their sessions"
@@ -377,7 +379,6 @@ impl CoreRef<'_> {
                     delaying += count;
                 }
             }
-            let claim = parts.claims.get(slot.claim as usize);
             ensure!(
                 !flags.has(Flags::UPGRADING)
                     || (slot.state == State::Held

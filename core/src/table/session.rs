@@ -2,7 +2,7 @@
 
 use crate::SessionId;
 use crate::arena::NONE;
-use crate::arena::Slot as _;
+use crate::arena::Vacant as _;
 use crate::id::SESSION_SERIALS_END;
 use crate::planted::planted;
 use crate::table::core::Core;

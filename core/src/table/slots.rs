@@ -1,12 +1,14 @@
 //! What a table is made of: its slots, and the slices they stand in.
 
-use crate::arena::{Arena, NONE, Slot};
-use crate::index::{Chained, Index};
+use crate::arena::{Arena, NONE, Slot, Vacant};
+use crate::hash::{SHORT_KEY_BYTES, ShortKey};
+use crate::index::Index;
 use crate::list::{Linked, Links};
-use crate::timers::{Timer, Timers};
+use crate::table::Parts;
+use crate::timers::Timers;
 
 /// Bytes of a key that stand in its lock's slot; longer keys continue in pieces.
-pub(crate) const INLINE_BYTES: usize = 24;
+pub(crate) const INLINE_BYTES: usize = SHORT_KEY_BYTES;
 /// Bytes of a longer key that stand in its lock's slot, before the pieces' number.
 pub(crate) const PREFIX_BYTES: usize = INLINE_BYTES - 4;
 /// Bytes in one piece of a long key or a label.
@@ -155,8 +157,9 @@ pub(crate) struct RequestSlot {
     pub(crate) claim: u32,
     /// Its rarer properties, if it has any.
     pub(crate) extras: u32,
-    /// The next request under the same bucket of ids.
-    pub(crate) chain: u32,
+    /// The lock of its first claim, `NONE` once it has ended. Known here so that both can be
+    /// looked at at the same time.
+    pub(crate) lock: u32,
     /// The number of its last polled event. While it waits, or before its grant was
     /// polled, it links work lists that last for one call.
     pub(crate) scratch: u32,
@@ -196,12 +199,11 @@ pub(crate) const LOCK_SLOTS_MAX: u32 = 1 << 30;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct LockSlot {
     /// The key; of a longer one the beginning, then the number of its first piece.
-    pub(crate) inline: [u8; INLINE_BYTES],
+    pub(crate) inline: ShortKey,
     /// Bytes in the key, zero if the slot is vacant, and topmost two marks.
     len_and_marks: u32,
+    /// The hash of the key. Links vacant slots.
     pub(crate) hash: u32,
-    /// The next lock under the same bucket. Links vacant slots.
-    pub(crate) chain: u32,
     /// Its ring of claims: holders in order of their grant, then waiters in order.
     pub(crate) first: u32,
     /// The first waiter in the ring.
@@ -253,9 +255,7 @@ pub(crate) struct ExtrasSlot {
     pub(crate) label_bytes: u32,
     /// On whose behalf; zero for nobody.
     pub(crate) owner: u32,
-    /// The next one under the same bucket of owners. Links vacant slots.
-    pub(crate) chain: u32,
-    /// Links the work lists of one search for a deadlock.
+    /// Links the work lists of one search for a deadlock, and vacant slots.
     pub(crate) search: u32,
 }
 
@@ -268,46 +268,6 @@ pub(crate) struct Piece {
     pub(crate) next: u32,
 }
 
-/// All slots of a table, borrowed to be changed.
-#[derive(Debug)]
-pub struct Parts<'a> {
-    pub(crate) requests: &'a mut [RequestSlot],
-    pub(crate) request_buckets: &'a mut [u32],
-    pub(crate) request_heap: &'a mut [Timer],
-    pub(crate) request_places: &'a mut [u32],
-    pub(crate) claims: &'a mut [ClaimSlot],
-    pub(crate) locks: &'a mut [LockSlot],
-    pub(crate) lock_buckets: &'a mut [u32],
-    pub(crate) lock_heap: &'a mut [Timer],
-    pub(crate) lock_places: &'a mut [u32],
-    pub(crate) sessions: &'a mut [SessionSlot],
-    pub(crate) session_heap: &'a mut [Timer],
-    pub(crate) session_places: &'a mut [u32],
-    pub(crate) extras: &'a mut [ExtrasSlot],
-    pub(crate) owner_buckets: &'a mut [u32],
-    pub(crate) pieces: &'a mut [Piece],
-}
-
-/// All slots of a table, borrowed to be read.
-#[derive(Clone, Copy, Debug)]
-pub struct PartsRef<'a> {
-    pub(crate) requests: &'a [RequestSlot],
-    pub(crate) request_buckets: &'a [u32],
-    pub(crate) request_heap: &'a [Timer],
-    pub(crate) request_places: &'a [u32],
-    pub(crate) claims: &'a [ClaimSlot],
-    pub(crate) locks: &'a [LockSlot],
-    pub(crate) lock_buckets: &'a [u32],
-    pub(crate) lock_heap: &'a [Timer],
-    pub(crate) lock_places: &'a [u32],
-    pub(crate) sessions: &'a [SessionSlot],
-    pub(crate) session_heap: &'a [Timer],
-    pub(crate) session_places: &'a [u32],
-    pub(crate) extras: &'a [ExtrasSlot],
-    pub(crate) owner_buckets: &'a [u32],
-    pub(crate) pieces: &'a [Piece],
-}
-
 /// Everything of a table that is not a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -317,6 +277,8 @@ pub struct Head {
     pub(crate) next_token: u64,
     pub(crate) token_ceiling: u64,
     pub(crate) next_serial: u64,
+    /// Nothing is due before this, which is the first deadline or earlier.
+    pub(crate) quiet_until: u64,
     /// Until when only reclaims are granted.
     pub(crate) grace_until: Option<u64>,
     /// A grant was put off because of the grace period or the token ceiling.
@@ -357,6 +319,7 @@ impl Head {
             next_token: first_token,
             token_ceiling: TOKENS_END - 1,
             next_serial: 1,
+            quiet_until: u64::MAX,
             grace_until: None,
             stalled: false,
             requests: Arena::new(),
@@ -382,8 +345,20 @@ impl Head {
     }
 
     /// Whether a request, a claim and a lock can be had without anything growing.
-    pub(crate) const fn has_vacant_slots(&self) -> bool {
-        self.requests.free != NONE && self.claims.free != NONE && self.locks.free != NONE
+    #[inline]
+    pub(crate) fn has_vacant_slots(&self) -> bool {
+        // `NONE` is the largest of numbers.
+        self.requests
+            .free
+            .max(self.claims.free)
+            .max(self.locks.free)
+            != NONE
+    }
+
+    /// There is a deadline now.
+    #[inline]
+    pub(crate) fn note_due(&mut self, at: u64) {
+        self.quiet_until = self.quiet_until.min(at);
     }
 
     pub(crate) fn request_timers<'a>(&'a mut self, parts: &'a mut Parts<'_>) -> Timers<'a> {
@@ -447,8 +422,10 @@ const DELAYED: u32 = 1 << 30;
 const MARKS: u32 = UPGRADE | DELAYED;
 
 impl LockSlot {
-    pub(crate) const fn new(hash: u32) -> Self {
+    pub(crate) const fn new(hash: u32, inline: ShortKey, key_bytes: u32) -> Self {
         Self {
+            inline,
+            len_and_marks: key_bytes,
             hash,
             ..Self::VACANT
         }
@@ -456,10 +433,6 @@ impl LockSlot {
 
     pub(crate) const fn key_bytes(&self) -> usize {
         (self.len_and_marks & !MARKS) as usize
-    }
-
-    pub(crate) const fn set_key_bytes(&mut self, bytes: u32) {
-        self.len_and_marks = bytes | (self.len_and_marks & MARKS);
     }
 
     pub(crate) const fn upgrade_waits(&self) -> bool {
@@ -480,6 +453,12 @@ impl LockSlot {
 
     const fn mark(&mut self, mark: u32, is_set: bool) {
         self.len_and_marks = (self.len_and_marks & !mark) | if is_set { mark } else { 0 };
+    }
+
+    /// Whether anything keeps it from being free once its only holder leaves: others who
+    /// hold it or wait for it, or a lock-delay.
+    pub(crate) const fn is_shared_or_wanted(&self) -> bool {
+        self.holders != 1 || self.waiters != 0 || self.len_and_marks & MARKS != 0
     }
 
     /// Whether the key goes on in pieces.
@@ -505,7 +484,7 @@ impl ExtrasSlot {
     }
 }
 
-impl Slot for RequestSlot {
+impl Vacant for RequestSlot {
     const VACANT: Self = Self {
         id: [0; 2],
         token_or_since: 0,
@@ -514,18 +493,20 @@ impl Slot for RequestSlot {
         links: Links::LOOSE,
         claim: NONE,
         extras: NONE,
-        chain: NONE,
+        lock: NONE,
         scratch: NONE,
         state: State::Vacant,
         flags: Flags::NONE,
     };
+}
 
+impl Slot for RequestSlot {
     fn free_link(&mut self) -> &mut u32 {
         &mut self.claim
     }
 }
 
-impl Slot for ClaimSlot {
+impl Vacant for ClaimSlot {
     const VACANT: Self = Self {
         links: Links::LOOSE,
         request: NONE,
@@ -533,18 +514,19 @@ impl Slot for ClaimSlot {
         lock_and_kind: 0,
         permits: 0,
     };
+}
 
+impl Slot for ClaimSlot {
     fn free_link(&mut self) -> &mut u32 {
         &mut self.next
     }
 }
 
-impl Slot for LockSlot {
+impl Vacant for LockSlot {
     const VACANT: Self = Self {
         inline: [0; INLINE_BYTES],
         len_and_marks: 0,
         hash: 0,
-        chain: NONE,
         first: NONE,
         first_waiter: NONE,
         holders: 0,
@@ -552,13 +534,15 @@ impl Slot for LockSlot {
         permits: 0,
         capacity: 0,
     };
+}
 
+impl Slot for LockSlot {
     fn free_link(&mut self) -> &mut u32 {
-        &mut self.chain
+        &mut self.hash
     }
 }
 
-impl Slot for SessionSlot {
+impl Vacant for SessionSlot {
     const VACANT: Self = Self {
         serial: 0,
         window: 0,
@@ -571,34 +555,39 @@ impl Slot for SessionSlot {
         confirmed: 0,
         connected: false,
     };
+}
 
+impl Slot for SessionSlot {
     fn free_link(&mut self) -> &mut u32 {
         &mut self.quiet
     }
 }
 
-impl Slot for ExtrasSlot {
+impl Vacant for ExtrasSlot {
     const VACANT: Self = Self {
         lock_delay: 0,
         request: NONE,
         label: NONE,
         label_bytes: 0,
         owner: 0,
-        chain: NONE,
         search: NONE,
     };
+}
 
+impl Slot for ExtrasSlot {
     fn free_link(&mut self) -> &mut u32 {
-        &mut self.chain
+        &mut self.search
     }
 }
 
-impl Slot for Piece {
+impl Vacant for Piece {
     const VACANT: Self = Self {
         bytes: [0; PIECE_BYTES],
         next: NONE,
     };
+}
 
+impl Slot for Piece {
     fn free_link(&mut self) -> &mut u32 {
         &mut self.next
     }
@@ -631,36 +620,6 @@ impl Linked for SessionSlot {
 
     fn links_mut(&mut self) -> &mut Links {
         &mut self.ready
-    }
-}
-
-impl Chained for RequestSlot {
-    fn chain(&self) -> u32 {
-        self.chain
-    }
-
-    fn set_chain(&mut self, next: u32) {
-        self.chain = next;
-    }
-}
-
-impl Chained for LockSlot {
-    fn chain(&self) -> u32 {
-        self.chain
-    }
-
-    fn set_chain(&mut self, next: u32) {
-        self.chain = next;
-    }
-}
-
-impl Chained for ExtrasSlot {
-    fn chain(&self) -> u32 {
-        self.chain
-    }
-
-    fn set_chain(&mut self, next: u32) {
-        self.chain = next;
     }
 }
 

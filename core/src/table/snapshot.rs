@@ -8,12 +8,11 @@ use crate::TableConfig;
 use crate::arena::{Arena, NONE};
 use crate::index::Index;
 use crate::storage::{Spare, Storage};
-use crate::table::core::{Core, hash_id};
-use crate::table::extras::hash_owner;
+use crate::table::core::Core;
 use crate::table::slots::{
-    ClaimSlot, ExtrasSlot, Head, LockSlot, Parts, Piece, RequestSlot, SessionSlot, State,
+    ClaimSlot, ExtrasSlot, Head, LockSlot, Piece, RequestSlot, SessionSlot, State,
 };
-use crate::table::{LoadError, LockTable};
+use crate::table::{LoadError, LockTable, Parts};
 use crate::timers::Timer;
 
 /// The whole state of a table, without its configuration.
@@ -102,20 +101,11 @@ impl<S: Storage> LockTable<S> {
 }
 
 impl Snapshot {
-    /// Hashes and the chains they led to depend on the seed, and are found again.
+    /// Hashes depend on the seed, and are found again.
     fn forget_hashes(&mut self) {
-        for request in &mut self.requests {
-            request.chain = NONE;
-        }
         for lock in &mut self.locks {
             if lock.key_bytes() != 0 {
                 lock.hash = 0;
-                lock.chain = NONE;
-            }
-        }
-        for extras in &mut self.extras {
-            if extras.request != NONE {
-                extras.chain = NONE;
             }
         }
         self.head.request_index = Index::new();
@@ -191,11 +181,10 @@ impl Core<'_> {
     }
 
     fn index_all(&mut self) {
-        let seed = self.config.hash_seed;
         for request in 0..self.head.requests.fresh {
             let slot = &self.parts.requests[request as usize];
             if slot.state != State::Vacant {
-                self.index_request(request, hash_id(seed, slot.id));
+                self.index_request(request, self.hasher.id(slot.id));
             }
         }
         for lock in 0..self.head.locks.fresh {
@@ -208,15 +197,19 @@ impl Core<'_> {
         for extras in 0..self.head.extras.fresh {
             let slot = &self.parts.extras[extras as usize];
             if slot.has_owner() {
-                self.index_owner(extras, hash_owner(seed, slot.owner));
+                self.index_owner(extras, slot.owner);
             }
         }
     }
 
     fn hash_stored_key(&self, lock: u32) -> u32 {
+        let slot = &self.parts.locks[lock as usize];
+        if !slot.has_pieces() {
+            return self.hasher.short_key(&slot.inline, slot.key_bytes());
+        }
         let parts = self.parts.as_ref();
         let bytes: Vec<u8> = parts.key_pieces(lock).flatten().copied().collect();
-        crate::index::hash_bytes(self.config.hash_seed, &bytes)
+        self.hasher.long_key(&bytes)
     }
 }
 

@@ -2,11 +2,12 @@
 
 use crate::Key;
 use crate::arena::NONE;
+use crate::hash::ShortKey;
 use crate::table::core::Core;
+use crate::table::core::CoreRef;
 use crate::table::slots::Head;
-use crate::table::slots::{
-    INLINE_BYTES, LockSlot, PIECE_BYTES, PREFIX_BYTES, Parts, PartsRef, Piece,
-};
+use crate::table::slots::{INLINE_BYTES, LockSlot, PIECE_BYTES, PREFIX_BYTES, Piece};
+use crate::table::{Parts, PartsRef};
 
 /// Pieces that a key of so many bytes needs.
 pub(crate) const fn pieces_of_key(bytes: usize) -> u32 {
@@ -66,15 +67,10 @@ impl<'a> PartsRef<'a> {
         })
     }
 
-    /// Whether the lock is on `key`.
-    pub(crate) fn key_is(&self, lock: &LockSlot, key: Key<'_>) -> bool {
-        let key = key.as_bytes();
-        let bytes = lock.key_bytes();
-        if bytes != key.len() {
+    /// Whether the lock is on `key`, which has pieces.
+    fn long_key_is(&self, lock: &LockSlot, key: &[u8]) -> bool {
+        if lock.key_bytes() != key.len() {
             return false;
-        }
-        if bytes <= INLINE_BYTES {
-            return lock.inline[..bytes] == *key;
         }
         let (prefix, mut rest) = key.split_at(PREFIX_BYTES);
         lock.inline[..PREFIX_BYTES] == *prefix
@@ -86,29 +82,82 @@ impl<'a> PartsRef<'a> {
     }
 }
 
-impl Core<'_> {
-    /// Writes `key` into a fresh lock's slot, and into pieces as needed.
-    pub(crate) fn store_key(&mut self, lock: u32, key: Key<'_>) {
+/// Where a key stands, or would stand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) hash: u32,
+    /// Its lock, or `NONE`.
+    pub(crate) lock: u32,
+    /// What stands in its lock's slot, but for the number of the first piece.
+    inline: ShortKey,
+}
+
+impl Place {
+    pub(crate) const NOWHERE: Self = Self {
+        hash: 0,
+        lock: NONE,
+        inline: [0; INLINE_BYTES],
+    };
+}
+
+impl CoreRef<'_> {
+    /// Where `key` stands, or would stand.
+    #[inline]
+    pub(crate) fn place_of(&self, key: Key<'_>) -> Place {
         let key = key.as_bytes();
-        let mut inline = [0; INLINE_BYTES];
-        if key.len() <= INLINE_BYTES {
-            inline[..key.len()].copy_from_slice(key);
-        } else {
-            let (prefix, rest) = key.split_at(PREFIX_BYTES);
-            let first = store(self.head, &mut self.parts, rest);
-            inline[..PREFIX_BYTES].copy_from_slice(prefix);
-            inline[PREFIX_BYTES..].copy_from_slice(&first.to_le_bytes());
-        }
-        let slot = &mut self.parts.locks[lock as usize];
-        slot.inline = inline;
-        slot.set_key_bytes(key.len() as u32);
+        let Some(inline) = short(key) else {
+            return self.place_of_long(key);
+        };
+        let hash = self.hasher.short_key(&inline, key.len());
+        let locks = self.parts.locks;
+        let lock = self
+            .head
+            .lock_index
+            .find(self.parts.lock_cells, hash, |lock| {
+                let lock = &locks[lock as usize];
+                lock.inline == inline && lock.key_bytes() == key.len()
+            });
+        Place { hash, lock, inline }
     }
 
-    /// Gives the pieces of a lock's key back.
-    pub(crate) fn free_key(&mut self, lock: &LockSlot) {
-        if lock.has_pieces() {
-            self.free_text(lock.first_piece());
+    #[inline(never)]
+    fn place_of_long(&self, key: &[u8]) -> Place {
+        let hash = self.hasher.long_key(key);
+        let lock = self
+            .head
+            .lock_index
+            .find(self.parts.lock_cells, hash, |lock| {
+                let lock = &self.parts.locks[lock as usize];
+                self.parts.long_key_is(lock, key)
+            });
+        let mut inline = [0; INLINE_BYTES];
+        inline[..PREFIX_BYTES].copy_from_slice(&key[..PREFIX_BYTES]);
+        Place { hash, lock, inline }
+    }
+}
+
+/// The key with zeros behind it, if it is short enough to need no pieces.
+#[inline]
+pub(crate) fn short(key: &[u8]) -> Option<ShortKey> {
+    if let Ok(full) = key.try_into() {
+        return Some(full);
+    }
+    let mut inline = [0; INLINE_BYTES];
+    inline.get_mut(..key.len())?.copy_from_slice(key);
+    Some(inline)
+}
+
+impl Core<'_> {
+    /// Fills a fresh lock's slot for `key`, and pieces as needed.
+    #[inline]
+    pub(crate) fn store_key(&mut self, lock: u32, key: Key<'_>, place: &Place) {
+        let key = key.as_bytes();
+        let mut slot = LockSlot::new(place.hash, place.inline, key.len() as u32);
+        if slot.has_pieces() {
+            let first = store(self.head, &mut self.parts, &key[PREFIX_BYTES..]);
+            slot.inline[PREFIX_BYTES..].copy_from_slice(&first.to_le_bytes());
         }
+        self.parts.locks[lock as usize] = slot;
     }
 
     /// Writes a label into pieces, and returns the first one.

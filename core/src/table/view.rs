@@ -3,8 +3,8 @@
 use crate::arena::NONE;
 use crate::list;
 use crate::table::core::CoreRef;
-use crate::table::slots::{Flags, Kind, LockSlot, PartsRef, RequestSlot, State};
-use crate::table::{Grant, Mode};
+use crate::table::slots::{Flags, Kind, LockSlot, RequestSlot, State};
+use crate::table::{Grant, Mode, PartsRef};
 use crate::{Instant, RequestId, SessionId};
 
 /// How much of everything a table holds.

@@ -3,7 +3,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::{Timer, Timers};
-use crate::arena::NONE;
+use crate::arena::{NONE, Vacant};
 
 const SLOTS: u32 = 50;
 

@@ -2,7 +2,7 @@
 
 use super::{Verdict, ensure};
 use crate::arena::{Arena, NONE, Slot};
-use crate::index::{Chained, Index, bucket_of};
+use crate::index::{Cell, Index, bucket_of};
 use crate::list::Linked;
 use crate::timers::{Timer, parent};
 
@@ -40,24 +40,18 @@ pub(super) fn check_arena<T: Slot>(
     Ok(())
 }
 
-pub(super) fn check_index<T: Chained>(
-    index: &Index,
-    buckets: &[u32],
-    slots: &[T],
-    hash_of: impl Fn(&T) -> u32,
-) -> Verdict {
+pub(super) fn check_index(index: &Index, cells: &[Cell], hash_of: impl Fn(u32) -> u32) -> Verdict {
     let mut entries = 0;
-    for (bucket, first) in buckets[..index.buckets as usize].iter().enumerate() {
-        let mut at = *first;
-        while at != NONE {
-            let slot = &slots[at as usize];
+    for bucket in 0..index.buckets as usize {
+        let mut at = Index::first_of_bucket(cells, bucket);
+        while let Some(slot) = at {
             ensure!(
                 bucket_of(hash_of(slot), index.buckets) == bucket,
                 "a slot is in the bucket of its hash"
             );
             entries += 1;
             ensure!(entries <= index.entries, "chains end");
-            at = slot.chain();
+            at = Index::after(cells, slot);
         }
     }
     ensure!(index.entries == entries, "indexed slots are counted");
