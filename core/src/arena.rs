@@ -45,6 +45,7 @@ impl Arena {
     }
 
     /// Takes a vacant slot. The caller has made sure that there is one.
+    #[inline]
     pub(crate) fn take<T: Slot>(&mut self, slots: &mut [T]) -> u32 {
         let slot = if self.free == NONE {
             self.fresh += 1;
@@ -59,6 +60,7 @@ impl Arena {
     }
 
     /// Takes a slot back.
+    #[inline]
     pub(crate) fn give<T: Slot>(&mut self, slots: &mut [T], slot: u32) {
         let vacated = &mut slots[slot as usize];
         *vacated = T::VACANT;

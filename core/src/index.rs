@@ -39,6 +39,8 @@ pub(crate) const INDEXED_SLOTS_MAX: u32 = SLOT;
 pub(crate) struct Index {
     /// Buckets in use.
     pub(crate) buckets: u32,
+    /// The least number below a power of two that numbers all buckets.
+    mask: u32,
     /// Slots in the chains.
     pub(crate) entries: u32,
 }
@@ -47,6 +49,7 @@ impl Index {
     pub(crate) const fn new() -> Self {
         Self {
             buckets: 0,
+            mask: 0,
             entries: 0,
         }
     }
@@ -98,7 +101,7 @@ impl Index {
         if self.entries > self.buckets && (self.buckets as usize) < cells.len() {
             self.split(cells, hash_of);
         }
-        push(cells, bucket_of(hash, self.buckets), slot, hash);
+        push(cells, self.bucket_of(hash), slot, hash);
     }
 
     /// Takes `slot` out of the chain of `hash`.
@@ -106,7 +109,7 @@ impl Index {
     pub(crate) fn remove(&mut self, cells: &mut [Cell], slot: u32, hash: u32) {
         self.entries -= 1;
         let after = cells[slot as usize].next;
-        let bucket = bucket_of(hash, self.buckets);
+        let bucket = self.bucket_of(hash);
         let mut link = cells[bucket].first;
         if link & SLOT == slot {
             cells[bucket].first = after;
@@ -122,12 +125,23 @@ impl Index {
         }
     }
 
+    /// Which bucket holds `hash`.
+    #[inline]
+    pub(crate) const fn bucket_of(&self, hash: u32) -> usize {
+        let bucket = hash & self.mask;
+        (if bucket < self.buckets {
+            bucket
+        } else {
+            bucket & (self.mask >> 1)
+        }) as usize
+    }
+
     /// The first link of the bucket of `hash`.
     #[inline]
     fn link(&self, cells: &[Cell], hash: u32) -> u32 {
         // Without any bucket, there may not even be a cell.
         cells
-            .get(bucket_of(hash, self.buckets))
+            .get(self.bucket_of(hash))
             .map_or(NONE, |cell| cell.first)
     }
 
@@ -136,6 +150,7 @@ impl Index {
     fn split(&mut self, cells: &mut [Cell], hash_of: impl Fn(u32) -> u32) {
         let added = self.buckets;
         self.buckets += 1;
+        self.mask = self.buckets.next_power_of_two() - 1;
         cells[added as usize].first = NONE;
         if added == 0 {
             return;
@@ -147,22 +162,10 @@ impl Index {
             let slot = link & SLOT;
             let after = cells[slot as usize].next;
             let hash = hash_of(slot);
-            push(cells, bucket_of(hash, self.buckets), slot, hash);
+            push(cells, self.bucket_of(hash), slot, hash);
             link = after;
         }
     }
-}
-
-/// Which of `buckets` buckets, at least one, holds `hash`.
-#[inline]
-pub(crate) const fn bucket_of(hash: u32, buckets: u32) -> usize {
-    let mask = buckets.next_power_of_two() - 1;
-    let bucket = hash & mask;
-    (if bucket < buckets {
-        bucket
-    } else {
-        bucket & (mask >> 1)
-    }) as usize
 }
 
 fn slot_of(link: u32) -> Option<u32> {

@@ -28,6 +28,7 @@ pub(crate) trait Linked {
 }
 
 /// Appends `slot` to the ring that begins at `first`.
+#[inline]
 pub(crate) fn push_back<T: Linked>(slots: &mut [T], first: &mut u32, slot: u32) {
     if *first == NONE {
         *slots[slot as usize].links_mut() = Links {
@@ -49,6 +50,7 @@ pub(crate) fn insert_before<T: Linked>(slots: &mut [T], first: &mut u32, at: u32
 }
 
 /// Takes `slot` out of the ring that begins at `first`.
+#[inline]
 pub(crate) fn remove<T: Linked>(slots: &mut [T], first: &mut u32, slot: u32) {
     let Links { prev, next } = slots[slot as usize].links();
     *slots[slot as usize].links_mut() = Links::LOOSE;
@@ -64,6 +66,7 @@ pub(crate) fn remove<T: Linked>(slots: &mut [T], first: &mut u32, slot: u32) {
 }
 
 /// The slot after `slot`, `NONE` if it is the last of the ring that begins at `first`.
+#[inline]
 pub(crate) fn next<T: Linked>(slots: &[T], first: u32, slot: u32) -> u32 {
     let next = slots[slot as usize].links().next;
     if next == first { NONE } else { next }
@@ -86,6 +89,7 @@ pub(crate) fn iter_from<T: Linked>(
     })
 }
 
+#[inline]
 fn link_before<T: Linked>(slots: &mut [T], at: u32, slot: u32) {
     let prev = slots[at as usize].links().prev;
     *slots[slot as usize].links_mut() = Links { prev, next: at };

@@ -44,6 +44,7 @@ impl Instant {
 }
 
 /// `duration` in nanoseconds; the 584 years that fit stand for anything longer.
+#[inline]
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -2,7 +2,7 @@
 
 use crate::arena::NONE;
 use crate::arena::Vacant as _;
-use crate::list;
+use crate::list::{self, Links};
 use crate::planted::planted;
 use crate::storage::Spare;
 use crate::table::core::Core;
@@ -115,7 +115,19 @@ impl Core<'_> {
             return self.report(session, known);
         }
         checked?;
-        let needs = self.survey(want);
+        let first = self.as_ref().place_of(want.wants[0].key);
+        if let [one] = want.wants
+            && self.is_free(&first, session, want)
+        {
+            return Ok(Acquired::Granted(self.take_free(
+                now,
+                session,
+                want,
+                one,
+                (hash, &first),
+            )));
+        }
+        let needs = self.survey(want, &first);
         let admitted = needs.admitted && !self.is_stalled();
         if !admitted {
             if !planted!("try-waits")
@@ -132,7 +144,7 @@ impl Core<'_> {
         }
         self.check_room(session, want, &needs)?;
         let entry = if admitted { Entry::Holds } else { Entry::Waits };
-        let request = self.enter(now, session, want, entry, (hash, &needs.first));
+        let request = self.enter(now, session, want, entry, (hash, &first));
         if entry == Entry::Holds {
             self.hold(now, request, want.lease.map_or(0, nanos));
             // Whoever went to the front may have left others behind, and may have raised
@@ -184,14 +196,15 @@ impl Core<'_> {
         if self.head.grace_until.is_none() {
             return Err(AcquireError::ReclaimTooLate);
         }
-        let needs = self.survey(want);
+        let first = self.as_ref().place_of(want.wants[0].key);
+        let needs = self.survey(want, &first);
         if (!needs.compatible && !planted!("reclaim-unchecked"))
             || token >= self.config.first_token.as_u64()
         {
             return Err(AcquireError::ReclaimConflict);
         }
         self.check_room(session, want, &needs)?;
-        let request = self.enter(now, session, want, Entry::Holds, (hash, &needs.first));
+        let request = self.enter(now, session, want, Entry::Holds, (hash, &first));
         let next_token = core::mem::replace(&mut self.head.next_token, token);
         self.hold(now, request, want.lease.map_or(0, nanos));
         self.head.next_token = next_token;
@@ -250,31 +263,85 @@ impl Core<'_> {
         Ok(())
     }
 
+    /// Whether `want`, which is of one key, can have it at once for nobody has it or wants
+    /// it, needs only one slot of each kind, and there is room for those.
+    #[inline]
+    fn is_free(&mut self, place: &Place, session: u32, want: &Acquire<'_>) -> bool {
+        let (head, config) = (&*self.head, self.config);
+        place.lock == NONE
+            && is_plain(want)
+            && self.parts.sessions[session as usize].requests < config.requests_per_session_max
+            && head.requests.used < config.requests_max
+            && head.claims.used < config.claims_max
+            && head.locks.used < config.keys_max
+            && !self.is_stalled()
+    }
+
+    /// Takes a key that [is free](Self::is_free): all of [`enter`](Self::enter) and
+    /// [`hold`](Self::hold), where there is nothing to decide.
+    #[inline]
+    fn take_free(
+        &mut self,
+        now: u64,
+        session: u32,
+        want: &Acquire<'_>,
+        one: &Want<'_>,
+        (hash, place): (u32, &Place),
+    ) -> crate::Grant {
+        let request = self.head.requests.take(self.parts.requests);
+        let claim = self.head.claims.take(self.parts.claims);
+        let lock = self.head.locks.take(self.parts.locks);
+        let (kind, permits) = kind_of(one.mode);
+        let mut slot = ClaimSlot::new(request, lock, kind, permits);
+        slot.links = Links {
+            prev: claim,
+            next: claim,
+        };
+        self.parts.claims[claim as usize] = slot;
+        let mut slot = place.lock_slot(one.key);
+        slot.first = claim;
+        slot.holders = 1;
+        slot.permits = permits;
+        slot.capacity = capacity_of(one.mode);
+        self.parts.locks[lock as usize] = slot;
+        self.parts.requests[request as usize] = RequestSlot {
+            id: want.id.halves(),
+            session,
+            claim,
+            lock,
+            flags: flags_of(want),
+            ..RequestSlot::VACANT
+        };
+        let slot = &mut self.parts.sessions[session as usize];
+        slot.requests += 1;
+        list::push_back(self.parts.requests, &mut slot.quiet, request);
+        self.index_request(request, hash);
+        self.index_lock(lock, place.hash);
+        self.hold(now, request, want.lease.map_or(0, nanos));
+        self.grant_of(request)
+    }
+
     /// Looks at the keys: whether they can be had, and what they would need.
-    fn survey(&self, want: &Acquire<'_>) -> Needs {
+    fn survey(&self, want: &Acquire<'_>, first: &Place) -> Needs {
         let mut needs = Needs {
             admitted: true,
             compatible: true,
             locks: 0,
             pieces: pieces_of_label(want.label.len()),
-            first: Place::NOWHERE,
         };
         for (at, one) in want.wants.iter().enumerate() {
             let (kind, permits) = kind_of(one.mode);
-            let place = self.as_ref().place_of(one.key);
-            let lock = place.lock;
-            if at == 0 {
-                needs.first = place;
-            }
+            let lock = if at == 0 {
+                first.lock
+            } else {
+                self.as_ref().place_of(one.key).lock
+            };
             if lock == NONE {
                 needs.locks += 1;
                 needs.pieces += pieces_of_key(one.key.as_bytes().len());
                 continue;
             }
-            let capacity = match one.mode {
-                Mode::Semaphore { capacity, .. } => capacity,
-                _ => 0,
-            };
+            let capacity = capacity_of(one.mode);
             needs.admitted &= self.admits(lock, (kind, permits), capacity, want.front);
             needs.compatible &= self.is_compatible(lock, kind, permits, capacity);
         }
@@ -336,16 +403,12 @@ impl Core<'_> {
         (hash, first): (u32, &Place),
     ) -> u32 {
         let request = self.head.requests.take(self.parts.requests);
-        let mut flags = Flags::NONE;
-        flags.set_if(Flags::KEEP, want.keep);
-        flags.set_if(Flags::NOTIFY, want.notify_contended);
-        flags.set_if(Flags::MANY_KEYS, want.wants.len() > 1);
         self.parts.requests[request as usize] = RequestSlot {
             id: want.id.halves(),
             token_or_since: now,
             granted_or_lease: want.lease.map_or(0, nanos),
             session,
-            flags,
+            flags: flags_of(want),
             ..RequestSlot::VACANT
         };
         self.index_request(request, hash);
@@ -496,11 +559,25 @@ struct Needs {
     locks: u32,
     /// Pieces of text.
     pieces: u32,
-    /// Where the first key stands; most requests have no other.
-    first: Place,
 }
 
-fn kind_of(mode: Mode) -> (Kind, u32) {
+fn flags_of(want: &Acquire<'_>) -> Flags {
+    let mut flags = Flags::NONE;
+    flags.set_if(Flags::KEEP, want.keep);
+    flags.set_if(Flags::NOTIFY, want.notify_contended);
+    flags.set_if(Flags::MANY_KEYS, want.wants.len() > 1);
+    flags
+}
+
+/// The capacity that the mode names, zero if it is none of a semaphore.
+const fn capacity_of(mode: Mode) -> u32 {
+    match mode {
+        Mode::Semaphore { capacity, .. } => capacity,
+        Mode::Exclusive | Mode::Shared => 0,
+    }
+}
+
+const fn kind_of(mode: Mode) -> (Kind, u32) {
     match mode {
         Mode::Exclusive => (Kind::Exclusive, 0),
         Mode::Shared => (Kind::Shared, 0),

@@ -93,6 +93,7 @@ impl Core<'_> {
         });
     }
 
+    #[inline]
     pub(crate) fn disarm_request(&mut self, request: u32) {
         let flags = &mut self.parts.requests[request as usize].flags;
         if flags.has(Flags::TIMED) {
@@ -144,6 +145,7 @@ impl Core<'_> {
     }
 
     /// Takes the request out of whichever of its session's rings it stands in.
+    #[inline]
     pub(crate) fn unlink_from_session(&mut self, request: u32) {
         let slot = &mut self.parts.requests[request as usize];
         let session = &mut self.parts.sessions[slot.session as usize];
@@ -165,6 +167,7 @@ impl Core<'_> {
     }
 
     /// The same, where the hash of the request's id is known.
+    #[inline]
     pub(crate) fn free_request_hashed(&mut self, request: u32, hash: u32) {
         let slot = &self.parts.requests[request as usize];
         debug_assert_eq!(slot.claim, NONE, "the claims were lifted first");
@@ -185,12 +188,14 @@ impl Core<'_> {
     }
 
     /// The hold begins, ends or changes: whoever must know of kept ones shall look.
+    #[inline]
     pub(crate) fn note_kept(&mut self, request: u32) {
         let is_kept = self.parts.requests[request as usize].flags.has(Flags::KEEP);
         self.head.kept_changes = self.head.kept_changes.wrapping_add(u32::from(is_kept));
     }
 
     /// Changes the request's state, and the counts of states with it.
+    #[inline]
     pub(crate) fn set_state(&mut self, request: u32, state: State) {
         let slot = &mut self.parts.requests[request as usize];
         let before = core::mem::replace(&mut slot.state, state);
@@ -218,6 +223,7 @@ impl Core<'_> {
     }
 
     /// Frees a lock on which nothing stands.
+    #[inline]
     pub(crate) fn free_lock(&mut self, lock: u32) {
         let slot = &self.parts.locks[lock as usize];
         let (hash, has_pieces, first_piece) = (slot.hash, slot.has_pieces(), slot.first_piece());
@@ -231,6 +237,7 @@ impl Core<'_> {
     }
 
     /// A number larger than that of every timer armed so far.
+    #[inline]
     fn next_timer_order(&mut self) -> u32 {
         if self.head.timer_order == WAITER_ORDER - 1 {
             self.renumber_timers();
@@ -255,6 +262,7 @@ impl Core<'_> {
 
 impl PartsRef<'_> {
     /// When the request's lease or wait ends.
+    #[inline]
     pub(crate) fn request_deadline(&self, request: u32) -> Option<u64> {
         if !self.requests[request as usize].flags.has(Flags::TIMED) {
             return None;

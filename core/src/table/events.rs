@@ -60,6 +60,7 @@ impl Core<'_> {
     }
 
     /// The grant of a request that is held.
+    #[inline]
     pub(crate) fn grant_of(&self, request: u32) -> Grant {
         self.parts.requests[request as usize].grant(self.request_deadline(request))
     }

@@ -35,6 +35,7 @@ impl Lifted {
 impl Core<'_> {
     /// Whether nothing but reclaims may be granted now. Whoever asks has something to
     /// grant, and must be served once that changes.
+    #[inline]
     pub(crate) fn is_stalled(&mut self) -> bool {
         let stalled =
             self.head.grace_until.is_some() || self.head.next_token > self.head.token_ceiling;
@@ -168,6 +169,7 @@ impl Core<'_> {
 
     /// Takes the only claim of a hold off its key and frees both, if nobody shares the key or
     /// waits for it: then there is nobody to serve, and nothing to [lift](Self::lift).
+    #[inline]
     pub(crate) fn lift_alone(&mut self, request: u32) -> bool {
         let slot = &mut self.parts.requests[request as usize];
         if slot.state != State::Held
@@ -222,6 +224,7 @@ impl Core<'_> {
     }
 
     /// Makes a request the holder of its keys; its claims already count as holders.
+    #[inline]
     pub(crate) fn hold(&mut self, now: u64, request: u32, lease: u64) {
         let token = self.head.next_token;
         self.head.next_token += u64::from(!planted!("token-twice"));
@@ -293,6 +296,7 @@ impl Core<'_> {
     }
 
     /// Tells the holder, once, if it asked for it and somebody waits behind it.
+    #[inline]
     pub(crate) fn tell_if_contended(&mut self, request: u32) {
         let flags = self.parts.requests[request as usize].flags;
         if flags.has(Flags::NOTIFY) && !flags.has(Flags::NOTIFIED) && self.is_contended(request) {

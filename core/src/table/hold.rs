@@ -120,6 +120,7 @@ impl Core<'_> {
     }
 
     /// Ends the request at its own session's wish: there is nothing to tell.
+    #[inline]
     fn remove(&mut self, now: u64, request: u32, hash: u32) {
         if self.lift_alone(request) {
             self.set_state(request, State::Vacant);

@@ -457,6 +457,7 @@ impl LockSlot {
 
     /// Whether anything keeps it from being free once its only holder leaves: others who
     /// hold it or wait for it, or a lock-delay.
+    #[inline]
     pub(crate) const fn is_shared_or_wanted(&self) -> bool {
         self.holders != 1 || self.waiters != 0 || self.len_and_marks & MARKS != 0
     }

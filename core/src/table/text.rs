@@ -3,6 +3,7 @@
 use crate::Key;
 use crate::arena::NONE;
 use crate::hash::ShortKey;
+use crate::index::{Cell, Index};
 use crate::table::core::Core;
 use crate::table::core::CoreRef;
 use crate::table::slots::Head;
@@ -93,35 +94,38 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) const NOWHERE: Self = Self {
-        hash: 0,
-        lock: NONE,
-        inline: [0; INLINE_BYTES],
-    };
+    /// The slot of a lock on `key`, whose place this is, except for the pieces of a long one.
+    #[inline]
+    pub(crate) fn lock_slot(&self, key: Key<'_>) -> LockSlot {
+        LockSlot::new(self.hash, self.inline, key.as_bytes().len() as u32)
+    }
 }
 
 impl CoreRef<'_> {
     /// Where `key` stands, or would stand.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "called, it would have all of the table's slices written to memory first"
+    )]
+    #[inline(always)]
     pub(crate) fn place_of(&self, key: Key<'_>) -> Place {
         let key = key.as_bytes();
         let Some(inline) = short(key) else {
             return self.place_of_long(key);
         };
         let hash = self.hasher.short_key(&inline, key.len());
-        let locks = self.parts.locks;
-        let lock = self
-            .head
-            .lock_index
-            .find(self.parts.lock_cells, hash, |lock| {
-                let lock = &locks[lock as usize];
-                lock.inline == inline && lock.key_bytes() == key.len()
-            });
+        let (index, cells, locks) = (
+            &self.head.lock_index,
+            self.parts.lock_cells,
+            self.parts.locks,
+        );
+        let lock = find_short(index, cells, locks, hash, (&inline, key.len()));
         Place { hash, lock, inline }
     }
 
+    /// By value, so that callers need not have this in memory for the sake of long keys.
     #[inline(never)]
-    fn place_of_long(&self, key: &[u8]) -> Place {
+    fn place_of_long(self, key: &[u8]) -> Place {
         let hash = self.hasher.long_key(key);
         let lock = self
             .head
@@ -134,6 +138,20 @@ impl CoreRef<'_> {
         inline[..PREFIX_BYTES].copy_from_slice(&key[..PREFIX_BYTES]);
         Place { hash, lock, inline }
     }
+}
+
+/// The lock on a short key of so many bytes.
+fn find_short(
+    index: &Index,
+    cells: &[Cell],
+    locks: &[LockSlot],
+    hash: u32,
+    (inline, bytes): (&ShortKey, usize),
+) -> u32 {
+    index.find(cells, hash, |lock| {
+        let lock = &locks[lock as usize];
+        lock.inline == *inline && lock.key_bytes() == bytes
+    })
 }
 
 /// The key with zeros behind it, if it is short enough to need no pieces.
@@ -151,10 +169,10 @@ impl Core<'_> {
     /// Fills a fresh lock's slot for `key`, and pieces as needed.
     #[inline]
     pub(crate) fn store_key(&mut self, lock: u32, key: Key<'_>, place: &Place) {
-        let key = key.as_bytes();
-        let mut slot = LockSlot::new(place.hash, place.inline, key.len() as u32);
+        let mut slot = place.lock_slot(key);
         if slot.has_pieces() {
-            let first = store(self.head, &mut self.parts, &key[PREFIX_BYTES..]);
+            let rest = &key.as_bytes()[PREFIX_BYTES..];
+            let first = store(self.head, &mut self.parts, rest);
             slot.inline[PREFIX_BYTES..].copy_from_slice(&first.to_le_bytes());
         }
         self.parts.locks[lock as usize] = slot;

@@ -2,7 +2,7 @@
 
 use super::{Verdict, ensure};
 use crate::arena::{Arena, NONE, Slot};
-use crate::index::{Cell, Index, bucket_of};
+use crate::index::{Cell, Index};
 use crate::list::Linked;
 use crate::timers::{Timer, parent};
 
@@ -46,7 +46,7 @@ pub(super) fn check_index(index: &Index, cells: &[Cell], hash_of: impl Fn(u32) -
         let mut at = Index::first_of_bucket(cells, bucket);
         while let Some(slot) = at {
             ensure!(
-                bucket_of(hash_of(slot), index.buckets) == bucket,
+                index.bucket_of(hash_of(slot)) == bucket,
                 "a slot is in the bucket of its hash"
             );
             entries += 1;
