@@ -8,6 +8,8 @@
 //! not know them can do no better than chance at finding two that collide. They are
 //! drawn from the seed by SipHash-1-3, which also hashes longer keys.
 
+use core::hash::Hasher as _;
+
 use siphasher::sip::SipHasher13;
 
 /// Keys up to this length are hashed as words.
@@ -66,10 +68,12 @@ impl Hasher {
         upper(words.zip(self.words).fold(sum, add))
     }
 
-    /// The hash of a longer key.
+    /// The hash of a longer key, in pieces.
     #[inline(never)]
-    pub(crate) fn long_key(&self, key: &[u8]) -> u32 {
-        SipHasher13::new_with_keys(self.seed[0], self.seed[1]).hash(key) as u32
+    pub(crate) fn long_key<'k>(&self, pieces: impl Iterator<Item = &'k [u8]>) -> u32 {
+        let mut hasher = SipHasher13::new_with_keys(self.seed[0], self.seed[1]);
+        pieces.for_each(|piece| hasher.write(piece));
+        hasher.finish() as u32
     }
 }
 

@@ -103,7 +103,10 @@ fn names_that_were_found_to_collide_under_one_seed_do_not_under_another() {
         key[8..16].copy_from_slice(&number.to_le_bytes());
         hasher.short_key(&key, 16)
     };
-    let long: Hash = |hasher, number| hasher.long_key(&[number.to_le_bytes(); 4].concat());
+    let long: Hash = |hasher, number| {
+        let pieces = [number.to_le_bytes(); 4];
+        hasher.long_key(pieces.iter().map(|piece| &piece[..]))
+    };
     let low: Hash = |hasher, number| hasher.id(id(number));
     let high: Hash = |hasher, number| hasher.id([number.rotate_right(32), 7]);
     let owner: Hash = |hasher, number| hasher.owner(number as u32);

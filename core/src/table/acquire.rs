@@ -8,7 +8,7 @@ use crate::storage::Spare;
 use crate::table::core::Core;
 use crate::table::extras::has_extras;
 use crate::table::slots::{ClaimSlot, Flags, INLINE_BYTES, Kind, RequestSlot, State};
-use crate::table::text::{Place, pieces_of_key, pieces_of_label};
+use crate::table::text::{Place, hash_of, pieces_of_key, pieces_of_label};
 use crate::table::{AcquireError, Acquired, Resource};
 use crate::time::nanos;
 use crate::{Acquire, Key, Mode, SessionId, TableConfig, Wait, Want};
@@ -539,11 +539,11 @@ impl Core<'_> {
     /// Makes a lock with this hash of its key findable.
     #[inline]
     pub(crate) fn index_lock(&mut self, lock: u32, hash: u32) {
-        let locks = &*self.parts.locks;
-        self.head
-            .lock_index
-            .insert(self.parts.lock_cells, lock, hash, |slot| {
-                locks[slot as usize].hash
+        let (head, parts) = (&mut *self.head, &mut self.parts);
+        let (locks, pieces, hasher) = (&*parts.locks, &*parts.pieces, self.hasher);
+        head.lock_index
+            .insert(parts.lock_cells, lock, hash, |slot| {
+                hash_of(&locks[slot as usize], pieces, hasher)
             });
     }
 }

@@ -5,6 +5,7 @@ use crate::hash::Hasher;
 use crate::list;
 use crate::planted::planted;
 use crate::table::slots::{Flags, Head, State};
+use crate::table::text::hash_of;
 use crate::table::{Parts, PartsRef};
 use crate::timers::Timer;
 use crate::{RequestId, SessionId, TableConfig};
@@ -226,7 +227,8 @@ impl Core<'_> {
     #[inline]
     pub(crate) fn free_lock(&mut self, lock: u32) {
         let slot = &self.parts.locks[lock as usize];
-        let (hash, has_pieces, first_piece) = (slot.hash, slot.has_pieces(), slot.first_piece());
+        let (has_pieces, first_piece) = (slot.has_pieces(), slot.first_piece());
+        let hash = hash_of(slot, self.parts.pieces, self.hasher);
         self.head
             .lock_index
             .remove(self.parts.lock_cells, lock, hash);

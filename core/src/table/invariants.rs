@@ -14,7 +14,7 @@ use crate::table::events::is_confirmed;
 use crate::table::slots::{
     ClaimSlot, Flags, Kind, LockSlot, PIECE_BYTES, PREFIX_BYTES, State, TOKENS_END,
 };
-use crate::table::text::{pieces_of_key, pieces_of_label};
+use crate::table::text::{hash_of, key_of, pieces_of_key, pieces_of_label};
 use parts::{check_arena, check_heap, check_index, check_ring, in_range};
 
 /// The first invariant that is broken, in words.
@@ -196,7 +196,7 @@ impl CoreRef<'_> {
             hasher.id(parts.requests[slot as usize].id)
         })?;
         check_index(&head.lock_index, parts.lock_cells, |slot| {
-            parts.locks[slot as usize].hash
+            hash_of(&parts.locks[slot as usize], parts.pieces, hasher)
         })?;
         check_index(&head.owner_index, parts.owner_cells, |slot| {
             hasher.owner(parts.extras[slot as usize].owner)
@@ -219,7 +219,7 @@ impl CoreRef<'_> {
             ensure!(self.find_request(id) == request, "ids are unique");
         }
         for lock in self.used_locks() {
-            let hash = parts.locks[lock as usize].hash;
+            let hash = hash_of(&parts.locks[lock as usize], parts.pieces, hasher);
             let found = head.lock_index.find(parts.lock_cells, hash, |other| {
                 self.same_key(&parts.locks[other as usize], &parts.locks[lock as usize])
             });
@@ -634,7 +634,7 @@ impl CoreRef<'_> {
     }
 
     fn same_key(&self, one: &LockSlot, other: &LockSlot) -> bool {
-        let key = |lock| self.parts.key_pieces_of(lock).flatten();
+        let key = |lock| key_of(lock, self.parts.pieces).flatten();
         one.key_bytes() == other.key_bytes() && key(one).eq(key(other))
     }
 

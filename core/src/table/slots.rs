@@ -202,8 +202,6 @@ pub(crate) struct LockSlot {
     pub(crate) inline: ShortKey,
     /// Bytes in the key, zero if the slot is vacant, and topmost two marks.
     len_and_marks: u32,
-    /// The hash of the key. Links vacant slots.
-    pub(crate) hash: u32,
     /// Its ring of claims: holders in order of their grant, then waiters in order.
     pub(crate) first: u32,
     /// The first waiter in the ring.
@@ -212,7 +210,7 @@ pub(crate) struct LockSlot {
     pub(crate) waiters: u32,
     /// Permits that semaphore holders have.
     pub(crate) permits: u32,
-    /// As the newest semaphore request named it; zero if none did.
+    /// As the newest semaphore request named it; zero if none did. Links vacant slots.
     pub(crate) capacity: u32,
 }
 
@@ -422,11 +420,10 @@ const DELAYED: u32 = 1 << 30;
 const MARKS: u32 = UPGRADE | DELAYED;
 
 impl LockSlot {
-    pub(crate) const fn new(hash: u32, inline: ShortKey, key_bytes: u32) -> Self {
+    pub(crate) const fn new(inline: ShortKey, key_bytes: u32) -> Self {
         Self {
             inline,
             len_and_marks: key_bytes,
-            hash,
             ..Self::VACANT
         }
     }
@@ -527,7 +524,6 @@ impl Vacant for LockSlot {
     const VACANT: Self = Self {
         inline: [0; INLINE_BYTES],
         len_and_marks: 0,
-        hash: 0,
         first: NONE,
         first_waiter: NONE,
         holders: 0,
@@ -539,7 +535,7 @@ impl Vacant for LockSlot {
 
 impl Slot for LockSlot {
     fn free_link(&mut self) -> &mut u32 {
-        &mut self.hash
+        &mut self.capacity
     }
 }
 

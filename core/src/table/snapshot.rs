@@ -12,6 +12,7 @@ use crate::table::core::Core;
 use crate::table::slots::{
     ClaimSlot, ExtrasSlot, Head, LockSlot, Piece, RequestSlot, SessionSlot, State,
 };
+use crate::table::text::hash_of;
 use crate::table::{LoadError, LockTable, Parts};
 use crate::timers::Timer;
 
@@ -52,7 +53,7 @@ impl<S: Storage> LockTable<S> {
             pieces: used(parts.pieces, &head.pieces),
             head: head.clone(),
         };
-        saved.forget_hashes();
+        saved.forget_indices();
         saved
     }
 
@@ -101,13 +102,8 @@ impl<S: Storage> LockTable<S> {
 }
 
 impl Snapshot {
-    /// Hashes depend on the seed, and are found again.
-    fn forget_hashes(&mut self) {
-        for lock in &mut self.locks {
-            if lock.key_bytes() != 0 {
-                lock.hash = 0;
-            }
-        }
+    /// The indices depend on the hash seed, and are made again.
+    fn forget_indices(&mut self) {
         self.head.request_index = Index::new();
         self.head.lock_index = Index::new();
         self.head.owner_index = Index::new();
@@ -189,8 +185,8 @@ impl Core<'_> {
         }
         for lock in 0..self.head.locks.fresh {
             if self.parts.locks[lock as usize].key_bytes() != 0 {
-                let hash = self.hash_stored_key(lock);
-                self.parts.locks[lock as usize].hash = hash;
+                let slot = &self.parts.locks[lock as usize];
+                let hash = hash_of(slot, self.parts.pieces, self.hasher);
                 self.index_lock(lock, hash);
             }
         }
@@ -200,16 +196,6 @@ impl Core<'_> {
                 self.index_owner(extras, slot.owner);
             }
         }
-    }
-
-    fn hash_stored_key(&self, lock: u32) -> u32 {
-        let slot = &self.parts.locks[lock as usize];
-        if !slot.has_pieces() {
-            return self.hasher.short_key(&slot.inline, slot.key_bytes());
-        }
-        let parts = self.parts.as_ref();
-        let bytes: Vec<u8> = parts.key_pieces(lock).flatten().copied().collect();
-        self.hasher.long_key(&bytes)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Key;
 use crate::arena::NONE;
-use crate::hash::ShortKey;
+use crate::hash::{Hasher, ShortKey};
 use crate::index::{Cell, Index};
 use crate::table::core::Core;
 use crate::table::core::CoreRef;
@@ -27,24 +27,7 @@ pub(crate) const fn pieces_of_label(bytes: usize) -> u32 {
 impl<'a> PartsRef<'a> {
     /// The key's bytes, in order.
     pub(crate) fn key_pieces(&self, lock: u32) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.key_pieces_of(&self.locks[lock as usize])
-    }
-
-    /// The bytes of the lock's key, in order.
-    pub(crate) fn key_pieces_of<'l>(
-        &self,
-        lock: &'l LockSlot,
-    ) -> impl Iterator<Item = &'l [u8]> + use<'a, 'l>
-    where
-        'a: 'l,
-    {
-        let bytes = lock.key_bytes();
-        let (inline, first, rest) = if bytes <= INLINE_BYTES {
-            (bytes, NONE, 0)
-        } else {
-            (PREFIX_BYTES, lock.first_piece(), bytes - PREFIX_BYTES)
-        };
-        core::iter::once(&lock.inline[..inline]).chain(self.text(first, rest))
+        key_of(&self.locks[lock as usize], self.pieces)
     }
 
     /// `bytes` bytes that stand in the pieces from `first` on.
@@ -53,19 +36,7 @@ impl<'a> PartsRef<'a> {
         first: u32,
         bytes: usize,
     ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let pieces = self.pieces;
-        let mut at = first;
-        let mut left = bytes;
-        core::iter::from_fn(move || {
-            if left == 0 {
-                return None;
-            }
-            let piece = &pieces[at as usize];
-            let here = left.min(PIECE_BYTES);
-            at = piece.next;
-            left -= here;
-            Some(&piece.bytes[..here])
-        })
+        text(self.pieces, first, bytes)
     }
 
     /// Whether the lock is on `key`, which has pieces.
@@ -97,7 +68,7 @@ impl Place {
     /// The slot of a lock on `key`, whose place this is, except for the pieces of a long one.
     #[inline]
     pub(crate) fn lock_slot(&self, key: Key<'_>) -> LockSlot {
-        LockSlot::new(self.hash, self.inline, key.as_bytes().len() as u32)
+        LockSlot::new(self.inline, key.as_bytes().len() as u32)
     }
 }
 
@@ -126,7 +97,7 @@ impl CoreRef<'_> {
     /// By value, so that callers need not have this in memory for the sake of long keys.
     #[inline(never)]
     fn place_of_long(self, key: &[u8]) -> Place {
-        let hash = self.hasher.long_key(key);
+        let hash = self.hasher.long_key([key].into_iter());
         let lock = self
             .head
             .lock_index
@@ -151,6 +122,45 @@ fn find_short(
     index.find(cells, hash, |lock| {
         let lock = &locks[lock as usize];
         lock.inline == *inline && lock.key_bytes() == bytes
+    })
+}
+
+/// The hash under which a lock is indexed.
+#[inline]
+pub(crate) fn hash_of(lock: &LockSlot, pieces: &[Piece], hasher: &Hasher) -> u32 {
+    if lock.has_pieces() {
+        hasher.long_key(key_of(lock, pieces))
+    } else {
+        hasher.short_key(&lock.inline, lock.key_bytes())
+    }
+}
+
+/// The bytes of the lock's key, in order.
+pub(crate) fn key_of<'l>(
+    lock: &'l LockSlot,
+    pieces: &'l [Piece],
+) -> impl Iterator<Item = &'l [u8]> + use<'l> {
+    let bytes = lock.key_bytes();
+    let (inline, first, rest) = if bytes <= INLINE_BYTES {
+        (bytes, NONE, 0)
+    } else {
+        (PREFIX_BYTES, lock.first_piece(), bytes - PREFIX_BYTES)
+    };
+    core::iter::once(&lock.inline[..inline]).chain(text(pieces, first, rest))
+}
+
+fn text(pieces: &[Piece], first: u32, bytes: usize) -> impl Iterator<Item = &[u8]> {
+    let mut at = first;
+    let mut left = bytes;
+    core::iter::from_fn(move || {
+        if left == 0 {
+            return None;
+        }
+        let piece = &pieces[at as usize];
+        let here = left.min(PIECE_BYTES);
+        at = piece.next;
+        left -= here;
+        Some(&piece.bytes[..here])
     })
 }
 

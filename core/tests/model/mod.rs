@@ -437,6 +437,10 @@ impl Model {
                 let request = &mut self.requests[at];
                 request.told.retain(|(before, _)| before != told);
                 request.told.push((*told, number));
+                // They are confirmed together: delivery is at least once.
+                for (_, confirmed_by) in &mut request.told {
+                    *confirmed_by = number;
+                }
             }
         }
         if self.sessions[of].window == 0 {
