@@ -2,8 +2,9 @@ use alloc::{collections::BTreeMap, format, string::String};
 use core::time::Duration;
 
 use super::WAITER_ORDER;
-use crate::index::hash_bytes;
+use crate::hash::Hasher;
 use crate::storage::Fixed;
+use crate::table::text::short;
 use crate::{Acquire, Event, Instant, Key, LockTable, Mode, RequestId, Want};
 
 /// The numbers that order timers of one instant run out now and then.
@@ -37,9 +38,14 @@ fn timers_keep_their_order_when_they_are_numbered_afresh() {
 
 /// Two of these names with the same hash.
 fn of_one_hash(seed: [u64; 2], name: impl Fn(u32) -> String) -> [String; 2] {
+    let hasher = Hasher::new(seed);
     let mut seen = BTreeMap::new();
     for number in 0.. {
-        let hash = hash_bytes(seed, name(number).as_bytes());
+        let name_bytes = name(number).into_bytes();
+        let hash = match short(&name_bytes) {
+            Some(key) => hasher.short_key(&key, name_bytes.len()),
+            None => hasher.long_key(core::iter::once(&name_bytes[..])),
+        };
         if let Some(other) = seen.insert(hash, number) {
             return [name(other), name(number)];
         }
