@@ -1,7 +1,8 @@
-//! The real npm package `live-mutex@0.2.25` against the real `lmx start`, over TCP and Unix;
-//! the script-language examples; and both together with native clients on the same keys.
+//! The real npm package `live-mutex@0.2.25` against the real `lmx start`, over TCP and Unix,
+//! and what its older releases do otherwise; the script-language examples; and both together
+//! with native clients on the same keys.
 //!
-//! The package is installed once into the build directory. Without Node.js the tests that
+//! The packages are installed once into the build directory. Without Node.js the tests that
 //! need it say that they were not run, unless `CI=true`: then they fail.
 
 use std::fs;
@@ -12,6 +13,12 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 const PACKAGE: &str = "live-mutex@0.2.25";
+
+/// Its last releases of 0.0 and 0.1, by other names.
+const OLDER: [(&str, &str); 2] = [
+    ("live-mutex-0.0", "live-mutex@0.0.10050"),
+    ("live-mutex-0.1", "live-mutex@0.1.1066"),
+];
 
 /// One test per scenario of `live_mutex/scenarios.js`, over both transports.
 macro_rules! scenarios {
@@ -45,6 +52,19 @@ scenarios! {
     readers_preferred
     processes
     ten_thousand_cycles
+}
+
+/// Their clients send no version, or another one, and 0.0's unlock without an id.
+#[test]
+fn older_releases_are_served() {
+    let Some(package) = live_mutex() else { return };
+    for (name, _) in OLDER {
+        let package = package.with_file_name(name);
+        for over in [Over::Tcp, Over::Unix] {
+            let broker = Broker::start(over);
+            succeeds(&mut scenario(&broker, &package, "older"), name);
+        }
+    }
 }
 
 /// live-mutex's client and native ones queue for one lock, and each sees the other's.
@@ -371,7 +391,11 @@ impl Drop for Driven {
 fn run_scenario(name: &str, over: Over) {
     let Some(package) = live_mutex() else { return };
     let broker = Broker::start(over);
-    let output = scenario(&broker, package, name).output().unwrap();
+    succeeds(&mut scenario(&broker, package, name), name);
+}
+
+fn succeeds(scenario: &mut Command, name: &str) {
+    let output = scenario.output().unwrap();
     assert!(
         output.status.success(),
         "{name}: {}\n{}{}",
@@ -407,25 +431,27 @@ fn install() -> Option<PathBuf> {
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("live-mutex");
     let package = folder.join("node_modules/live-mutex");
+    let older = OLDER.map(|(name, release)| format!("{name}@npm:{release}"));
+    let wanted = format!("{PACKAGE} {}", older.join(" "));
     let is_whole = folder.join("installed");
-    if !is_whole.exists() {
+    if fs::read_to_string(&is_whole).ok().as_ref() != Some(&wanted) {
         fs::create_dir_all(&folder).unwrap();
         let output = Command::new("npm")
             .args(["install", "--no-save", "--no-package-lock", "--no-audit"])
             .args(["--no-fund", "--ignore-scripts", "--prefix"])
             .arg(&folder)
-            .arg(PACKAGE)
+            .args(wanted.split(' '))
             .output()
             .unwrap();
         if !output.status.success() {
             let error = String::from_utf8_lossy(&output.stderr);
             not_run(
                 "the tests with live-mutex's Node client",
-                &format!("{PACKAGE} ({error})"),
+                &format!("{wanted} ({error})"),
             );
             return None;
         }
-        fs::write(&is_whole, PACKAGE).unwrap();
+        fs::write(&is_whole, wanted).unwrap();
     }
     Some(package)
 }

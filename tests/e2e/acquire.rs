@@ -29,7 +29,7 @@ fn a_lock_outlives_the_process_that_acquired_it() {
 #[test]
 fn a_lease_ends_by_itself() {
     let broker = Broker::start();
-    let lock = broker.json(&["acquire", "k", "--lease", "100ms"]);
+    let lock = broker.json(&["acquire", "k", "--ttl", "100ms"]);
     assert_eq!(lock["remaining_ms"], 100);
     assert!(lock["deadline"].as_str().unwrap().ends_with('Z'));
     broker.until_counts("k", 0, 0);

@@ -119,6 +119,8 @@ const scenarios = {
     // Nobody has ever held this one: a warning, no failure.
     await a.release('never locked');
     assert(a.warnings.some(w => String(w).includes('no lock with key => "never locked"')));
+    // Whatever became of the id.
+    await a.release('never locked either', id);
   },
 
   async force() {
@@ -429,6 +431,58 @@ const scenarios = {
     const ms = Number(process.hrtime.bigint() - started) / 1e6;
     console.log(`${cycles} cycles in ${ms.toFixed(0)} ms`);
     assert.deepStrictEqual(c.errors, []);
+  },
+
+  // The releases of 0.0 and 0.1.
+  async older() {
+    const [a, b, c, d] = await Promise.all([...Array(4)].map(() => connect()));
+    const lock = (c, key, opts) => new Promise((resolve, reject) =>
+      c.lock(key, opts || {}, (err, unlock) => err ? reject(err) : resolve(unlock)));
+    const end = unlock => new Promise((resolve, reject) =>
+      unlock(err => err ? reject(err) : resolve()));
+    const unlock = (c, key, opts) => new Promise((resolve, reject) =>
+      c.unlock(key, opts || {}, err => err ? reject(err) : resolve()));
+
+    // In 0.0 an unlock needs no id, but it ends nobody else's hold.
+    const first = await lock(a, 'k');
+    const wrong = /You need to pass the correct uuid, or use force\./;
+    await fails(unlock(b, 'k'), wrong);
+    if (!a._simulateVersionMismatch) {
+      await unlock(a, 'k');
+      const {lockUuid: id} = await lock(a, 'k');
+      await fails(unlock(b, 'k', {_uuid: 'wrong'}), wrong);
+      await unlock(b, 'k', {_uuid: id});
+    } else {
+      await fails(unlock(a, 'k'), wrong);
+      await end(first);
+    }
+
+    // One at a time, in spite of retries.
+    let inside = 0;
+    await Promise.all([a, b, c, d, a, b, c, d].map(async client => {
+      for (let i = 0; i < 10; i++) {
+        const release = await lock(client, 'k', {lockRequestTimeout: 2000, maxRetries: 20});
+        assert.strictEqual(++inside, 1);
+        await new Promise(resolve => setImmediate(resolve));
+        inside--;
+        await end(release);
+      }
+    }));
+
+    // Who gives up leaves nothing behind, and who dies neither.
+    const held = await lock(a, 'k', {ttl: 60000});
+    await fails(lock(b, 'k', {lockRequestTimeout: 30, maxRetries: 2}), /timed out after 60 ms/);
+    const next = lock(c, 'k', {lockRequestTimeout: 9000});
+    await until('it waits', async () => (await info(c, 'k')).lockRequestCount === 1);
+    a.close();
+    await end(await next);
+    assert(held.acquired !== false);
+    assert.strictEqual((await info(c, 'k')).isLocked, false);
+    await lock(c, 'k', {ttl: 50});
+    await end(await lock(d, 'k'));
+    for (const client of [a, b, c, d]) {
+      assert(!client.warnings.some(w => /Malformed/.test(w)), client.warnings);
+    }
   },
 
   // Driven over standard input by a test that holds the other side's locks.

@@ -66,7 +66,7 @@ pub(crate) struct AcquireArgs {
     #[arg(value_name = "PORT", value_parser = parse::port, conflicts_with_all = ["port_option", "unix", "use_uds"])]
     pub(crate) port: Option<u16>,
     /// Let the lock end by itself after so long.
-    #[arg(long, value_name = "TIME", value_parser = parse::lease)]
+    #[arg(long, value_name = "TIME", visible_alias = "ttl", value_parser = parse::lease)]
     pub(crate) lease: Option<Duration>,
     /// Print shell assignments, for eval.
     #[arg(long, conflicts_with = "json")]
