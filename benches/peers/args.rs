@@ -10,6 +10,7 @@ use crate::peer::Window;
 /// The same closed loops of locking and unlocking against LMX and its peers, side by side.
 #[derive(Debug, Parser)]
 #[command(name = "peers", disable_version_flag = true)]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 pub(crate) struct Args {
     /// Rounds; peers take turns, each once a round.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -23,6 +24,10 @@ pub(crate) struct Args {
     /// One short round of everything: shows that it works, and measures nothing.
     #[arg(long)]
     quick: bool,
+    /// Let the generator sleep while it waits for answers, and so measure its own waking up
+    /// along with each of them.
+    #[arg(long)]
+    sleep: bool,
     /// Only peers whose name begins with one of these.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
@@ -76,6 +81,7 @@ impl Args {
         Window {
             warm_up: Duration::from_millis(warm_up),
             measure: Duration::from_millis(measure),
+            sleeps: self.sleep,
         }
     }
 

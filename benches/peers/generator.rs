@@ -2,6 +2,11 @@
 //!
 //! It is the same for every peer, and lean, because it shares the machine with the server:
 //! a wake-up costs a connection one read and one write.
+//!
+//! It does not sleep: while there is nothing to read it asks again, and gives way to others
+//! in between. What is measured is how soon the server answers; a generator that sleeps adds
+//! to every peer's time what it takes itself to wake up, which on a virtual machine is more
+//! than all else. (`--sleep` lets it, to see what that comes to.)
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -39,6 +44,7 @@ pub(crate) struct Run<'l> {
     /// Lanes that have a cycle under way.
     active: usize,
     is_stopping: bool,
+    sleeps: bool,
     latency: Histogram<u64>,
 }
 
@@ -80,9 +86,10 @@ impl<'l> Run<'l> {
     /// Runs the loops for the window, and then lets every cycle end. The connections stay
     /// open: closing them might release what was left behind.
     pub(crate) fn measure(&mut self, window: Window) -> Result<Sample, String> {
+        self.sleeps = window.sleeps;
         for link in 0..self.links.len() {
             for lane in 0..self.load.lanes {
-                self.begin(link, lane);
+                self.begin(link, lane, now());
             }
             self.flush(link)?;
         }
@@ -155,6 +162,7 @@ impl<'l> Run<'l> {
             ready: 0,
             active: 0,
             is_stopping: false,
+            sleeps: false,
             latency: stats::histogram(),
         })
     }
@@ -207,13 +215,18 @@ impl<'l> Run<'l> {
             None => until,
         };
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        match self
-            .poll
-            .poll(&mut events, Some(wake.saturating_duration_since(now())))
-        {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(format!("cannot poll: {error}")),
+        loop {
+            let left = wake.saturating_duration_since(now());
+            let timeout = if self.sleeps { left } else { Duration::ZERO };
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(format!("cannot poll: {error}")),
+            }
+            if self.sleeps || left.is_zero() || !events.is_empty() {
+                break;
+            }
+            std::thread::yield_now();
         }
         for event in &events {
             let Token(link) = event.token();
@@ -263,6 +276,8 @@ impl<'l> Run<'l> {
 
     fn take_news(&mut self, index: usize) -> Result<(), String> {
         let mut news = std::mem::take(&mut self.news);
+        // Answers that one read brought have come together.
+        let at = now();
         for item in news.drain(..) {
             match item {
                 News::Ready => self.ready += 1,
@@ -278,15 +293,15 @@ impl<'l> Run<'l> {
                     self.active -= 1;
                 }
                 News::Busy(lane, pause) => {
-                    self.retries.push(Reverse((now() + pause, index, lane)));
+                    self.retries.push(Reverse((at + pause, index, lane)));
                 }
                 News::Released(lane) => {
-                    let took = self.links[index].lanes[lane].begun.elapsed();
+                    let took = at - self.links[index].lanes[lane].begun;
                     self.latency
                         .saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
                     self.active -= 1;
                     if !self.is_stopping {
-                        self.begin(index, lane);
+                        self.begin(index, lane, at);
                     }
                 }
             }
@@ -295,9 +310,9 @@ impl<'l> Run<'l> {
         Ok(())
     }
 
-    fn begin(&mut self, index: usize, lane: usize) {
+    fn begin(&mut self, index: usize, lane: usize, at: Instant) {
         let link = &mut self.links[index];
-        link.lanes[lane].begun = now();
+        link.lanes[lane].begun = at;
         link.protocol.acquire(lane, &mut link.out);
         self.active += 1;
     }

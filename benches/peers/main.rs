@@ -55,7 +55,7 @@ fn run(args: &Args) -> Result<(), String> {
     }
     let scratch = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
     let mut report = Report::begin(args);
-    let mut peers = start(args, scratch.path(), &mut report)?;
+    let mut peers = start(args, scratch.path(), &mut report);
     for load in scenario::LOADS {
         if args.wants_scenario(load.name) {
             rounds(load, args, &mut peers, &mut report);
@@ -63,23 +63,25 @@ fn run(args: &Args) -> Result<(), String> {
     }
     // The servers of the loops must not run beside the measurements of size.
     drop(peers);
-    resources::measure(args, scratch.path(), &mut report)?;
+    resources::measure(args, scratch.path(), &mut report);
     report.finish(args)
 }
 
 type Running = (&'static str, Box<dyn Peer>);
 
 /// Starts every peer that is wanted and there.
-fn start(args: &Args, scratch: &Path, report: &mut Report) -> Result<Vec<Running>, String> {
+fn start(args: &Args, scratch: &Path, report: &mut Report) -> Vec<Running> {
     let mut peers = Vec::new();
     for candidate in drivers::CANDIDATES {
         if !args.wants_peer(candidate.name) {
             continue;
         }
-        match (candidate.start)(scratch) {
-            Ok(mut peer) => {
-                prove::excludes(peer.as_mut())
-                    .map_err(|error| format!("{} does not lock: {error}", candidate.name))?;
+        let proved = (candidate.start)(scratch).and_then(|mut peer| {
+            prove::excludes(peer.as_mut()).map_err(|error| format!("it does not lock: {error}"))?;
+            Ok(peer)
+        });
+        match proved {
+            Ok(peer) => {
                 eprintln!("{:<15} {}", candidate.name, peer.version());
                 report.peer(candidate.name, candidate.what, peer.version());
                 peers.push((candidate.name, peer));
@@ -90,7 +92,7 @@ fn start(args: &Args, scratch: &Path, report: &mut Report) -> Result<Vec<Running
             }
         }
     }
-    Ok(peers)
+    peers
 }
 
 /// Runs all rounds of one load, each peer once in each. Who fails one runs no more of them.
@@ -119,7 +121,7 @@ fn rounds(load: &'static Load, args: &Args, peers: &mut [Running], report: &mut 
                 }
                 Err(error) => {
                     eprintln!("{:<13} {round} {name:<15} FAILED: {error}", load.name);
-                    report.failed(load, name, error);
+                    report.failed(load.name, name, error);
                 }
             }
         }

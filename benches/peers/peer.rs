@@ -24,6 +24,8 @@ pub(crate) struct Window {
     pub(crate) warm_up: Duration,
     /// Counted.
     pub(crate) measure: Duration,
+    /// Whether the generator sleeps while it has nothing to do.
+    pub(crate) sleeps: bool,
 }
 
 /// A server under test. Dropping it ends its process.

@@ -1,10 +1,10 @@
 //! Starting servers and ending them.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -139,6 +139,48 @@ pub(crate) fn first_line(command: &mut Command) -> Result<String, String> {
         .map_err(|error| format!("cannot run {}: {error}", name(command)))?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+/// What `command` prints until it ends; it is ended if it takes longer than `patience`.
+pub(crate) fn output_within(command: &mut Command, patience: Duration) -> Result<Output, String> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot run {}: {error}", name(command)))?;
+    let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (ended, is_over) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(move || {
+            let is_late = is_over.recv_timeout(patience).is_err();
+            if is_late {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            is_late
+        });
+        let errors = scope.spawn(|| read_all(stderr));
+        let output = Output {
+            stdout: read_all(stdout),
+            stderr: errors.join().unwrap_or_default(),
+            status: child.wait().map_err(|error| error.to_string())?,
+        };
+        let _ = ended.send(());
+        match watch.join() {
+            Ok(false) => Ok(output),
+            _ => Err(format!("it did not end within {patience:?}")),
+        }
+    })
+}
+
+fn read_all(from: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(mut from) = from {
+        // What could be read up to an error is what there is.
+        let _ = from.read_to_end(&mut bytes);
+    }
+    bytes
 }
 
 fn name(command: &Command) -> String {

@@ -141,12 +141,12 @@ impl Report {
         }
     }
 
-    /// A peer failed in a round: no number of it under this load is to be believed.
-    pub(crate) fn failed(&mut self, load: &Load, peer: &'static str, error: String) {
+    /// A peer failed in a round: no number of it in this scenario is to be believed.
+    pub(crate) fn failed(&mut self, scenario: &'static str, peer: &'static str, error: String) {
         self.samples
-            .retain(|(scenario, name, _)| *scenario != load.name || *name != peer);
+            .retain(|(of, name, _)| *of != scenario || *name != peer);
         self.failures.push(Failure {
-            scenario: load.name,
+            scenario,
             peer,
             error,
         });

@@ -20,19 +20,21 @@ const CHURN_BATCH: usize = 64;
 /// Connections that hold a million locks between them.
 const HOLDERS: usize = 10;
 
-/// Measures all of it that is wanted.
-pub(crate) fn measure(args: &Args, scratch: &Path, report: &mut Report) -> Result<(), String> {
+/// Measures all of it that is wanted. What fails is named in the report, and the rest goes on.
+pub(crate) fn measure(args: &Args, scratch: &Path, report: &mut Report) {
     let scale = if args.is_quick() { 100 } else { 1 };
     if args.wants_scenario("size") {
-        report.quantity(&SIZE, "lmx", &[size(scratch)?]);
+        record(report, "size", "lmx", size(scratch), |report, size| {
+            report.quantity(&SIZE, "lmx", &[size]);
+        });
     }
     if args.wants_scenario("start") {
-        let times = (0..9)
-            .map(|_| start_time(scratch))
-            .collect::<Result<Vec<_>, _>>()?;
-        report.quantity(&START, "lmx", &times);
+        let times: Result<Vec<_>, _> = (0..9).map(|_| start_time(scratch)).collect();
+        record(report, "start", "lmx", times, |report, times| {
+            report.quantity(&START, "lmx", &times);
+        });
     }
-    for (name, start) in SUBJECTS {
+    for &(name, start) in SUBJECTS {
         let wants = |scenario| args.wants_peer(name) && args.wants_scenario(scenario);
         let subject = || {
             start(scratch)
@@ -42,24 +44,52 @@ pub(crate) fn measure(args: &Args, scratch: &Path, report: &mut Report) -> Resul
         if wants("idle")
             && let Some(subject) = subject()
         {
-            report.quantity(&IDLE, name, &[idle_bytes(&subject, 10_000 / scale)?]);
+            let bytes = idle_bytes(&subject, 10_000 / scale);
+            record(report, "idle", name, bytes, |report, bytes| {
+                report.quantity(&IDLE, name, &[bytes]);
+            });
         }
         // live-mutex's broker would need more time for a million locks than it is worth.
         if wants("held")
-            && *name != "live-mutex"
+            && name != "live-mutex"
             && let Some(subject) = subject()
         {
-            let (bytes, rate) = held(&subject, 1_000_000 / scale, args)?;
-            report.quantity(&HELD, name, &[bytes]);
-            report.quantity(&CHURN, name, &[rate]);
+            let held = held(&subject, 1_000_000 / scale, args);
+            record(report, "held", name, held, |report, (bytes, rate)| {
+                report.quantity(&HELD, name, &[bytes]);
+                report.quantity(&CHURN, name, &[rate]);
+            });
         }
     }
     if args.wants_scenario("expiry") && args.wants_peer("lmx-tcp") {
-        let (worst, told) = expiry(scratch, 1_000_000 / scale)?;
-        report.quantity(&EXPIRY, "lmx-tcp", &[worst]);
-        report.quantity(&TOLD, "lmx-tcp", &[told]);
+        let ends = expiry(scratch, 1_000_000 / scale);
+        record(
+            report,
+            "expiry",
+            "lmx-tcp",
+            ends,
+            |report, (worst, told)| {
+                report.quantity(&EXPIRY, "lmx-tcp", &[worst]);
+                report.quantity(&TOLD, "lmx-tcp", &[told]);
+            },
+        );
     }
-    Ok(())
+}
+
+fn record<T>(
+    report: &mut Report,
+    scenario: &'static str,
+    peer: &'static str,
+    measured: Result<T, String>,
+    enter: impl FnOnce(&mut Report, T),
+) {
+    match measured {
+        Ok(value) => enter(report, value),
+        Err(error) => {
+            eprintln!("{scenario:<15} {peer:<15} FAILED: {error}");
+            report.failed(scenario, peer, error);
+        }
+    }
 }
 
 const SIZE: Measure = Measure {

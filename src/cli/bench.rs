@@ -37,8 +37,11 @@ pub(super) fn bench(typed: &BenchArgs) -> Outcome {
     let executor = LocalExecutor::new();
     smol::block_on(executor.run(async {
         let mut signals = signals::catch(&signals::ENDS)?;
-        let measured = measure(&executor, &place, typed);
-        match signals::unless_ended(&mut signals, measured).await {
+        // A task of its own: it would cost each cycle a system call to look for signals.
+        let ended = executor.spawn(async move { signals::ended(&mut signals).await });
+        let ended = async { Err(ended.await) };
+        let measured = async { Ok(measure(&executor, &place, typed).await) };
+        match smol::future::or(ended, measured).await {
             Ok(measured) => measured?.print(typed.json).map(|()| exit::DONE),
             Err(code) => Ok(code),
         }

@@ -46,15 +46,18 @@ pub(super) async fn unless_ended<T>(
     wanted: impl Future<Output = T>,
 ) -> Result<T, u8> {
     let wanted = async { Ok(wanted.await) };
-    let ended = async {
-        loop {
-            let signal = next(signals).await;
-            if ENDS.contains(&signal) {
-                return Err(exit_code(signal));
-            }
-        }
-    };
+    let ended = async { Err(ended(signals).await) };
     smol::future::or(ended, wanted).await
+}
+
+/// The exit code of the first signal that ends a command.
+pub(super) async fn ended(signals: &mut Signals) -> u8 {
+    loop {
+        let signal = next(signals).await;
+        if ENDS.contains(&signal) {
+            return exit_code(signal);
+        }
+    }
 }
 
 /// How a process exits that a signal ended.

@@ -137,6 +137,7 @@ fn configured(typed: StartArgs, environment: Environment<'_>) -> Result<BrokerBu
     let mut builder = Broker::builder()
         .config(limits(&typed.limits))
         .unix_mode(typed.unix_mode)
+        .busy_poll(typed.busy_poll.0)
         .allow_public(typed.allow_public);
     if typed.ephemeral {
         builder = builder.state(StatePlace::Ephemeral);

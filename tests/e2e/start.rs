@@ -41,6 +41,19 @@ fn both_sockets_serve_the_same_locks_at_one_time() {
 }
 
 #[test]
+fn how_long_it_stays_awake_is_an_option() {
+    for time in ["0", "50us", "1h"] {
+        let mut broker = Broker::start_with(&["--busy-poll", time]);
+        for _ in 0..3 {
+            succeed(&mut broker.lmx(["acquire", "k"]));
+            succeed(&mut broker.lmx(["release", "k"]));
+        }
+        broker.signal(Signal::SIGTERM);
+        assert!(broker.wait().success(), "--busy-poll {time}");
+    }
+}
+
+#[test]
 fn a_broker_need_not_listen_on_tcp() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = lmx(["start", "--no-tcp", "--unix", "s", "--json"]);

@@ -2,6 +2,7 @@
 
 pub mod blocking;
 pub mod broker;
+mod busy_poll;
 mod client;
 pub mod clock;
 pub mod launch;

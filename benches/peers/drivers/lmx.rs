@@ -228,6 +228,46 @@ pub(crate) struct NativeConnection {
 struct Lane {
     key: String,
     cycle: u32,
+    /// What acquires and what releases, but for the request's id: both are encoded once, as
+    /// the other peers' are.
+    encoded: Option<Encoded>,
+}
+
+/// Fewer lanes than these keep what they send.
+const ENCODED_LANES_MAX: usize = 64;
+
+struct Encoded {
+    acquire: Template,
+    release: Template,
+    /// What both confirm.
+    seen: u32,
+}
+
+/// A frame in which only the id changes from one cycle to the next.
+struct Template {
+    frame: Vec<u8>,
+    id_at: usize,
+}
+
+impl Template {
+    /// The frame that `encode` makes for an id.
+    fn of(encode: impl FnOnce(RequestId, &mut Vec<u8>)) -> Self {
+        let any = RequestId::from_u128(0xa5c3_a5c3_a5c3_a5c3_a5c3_a5c3_a5c3_a5c3);
+        let mut frame = Vec::new();
+        encode(any, &mut frame);
+        let bytes = any.as_u128().to_be_bytes();
+        let id_at = frame.windows(bytes.len()).position(|part| part == bytes);
+        Self {
+            frame,
+            id_at: id_at.expect("the id is in its frame"),
+        }
+    }
+
+    fn append(&self, id: RequestId, out: &mut Vec<u8>) {
+        let at = out.len() + self.id_at;
+        out.extend_from_slice(&self.frame);
+        out[at..at + 16].copy_from_slice(&id.as_u128().to_be_bytes());
+    }
 }
 
 impl NativeConnection {
@@ -236,6 +276,7 @@ impl NativeConnection {
         let lane = |lane| Lane {
             key: load.key(index, lane),
             cycle: 0,
+            encoded: None,
         };
         Self {
             index,
@@ -251,6 +292,46 @@ impl NativeConnection {
             lanes: (0..load.lanes).map(lane).collect(),
             seen: 0,
         }
+    }
+
+    /// Sends what acquires or releases.
+    fn send(&mut self, lane: usize, is_release: bool, out: &mut Vec<u8>) {
+        let id = self.id(lane);
+        if self.lanes[lane].encoded.is_none() && self.lanes.len() <= ENCODED_LANES_MAX {
+            let template =
+                |is_release| Template::of(|id, out| self.encode(lane, is_release, id, out));
+            self.lanes[lane].encoded = Some(Encoded {
+                acquire: template(false),
+                release: template(true),
+                seen: self.seen,
+            });
+        }
+        match &self.lanes[lane].encoded {
+            Some(encoded) if encoded.seen == self.seen && is_release => {
+                encoded.release.append(id, out);
+            }
+            Some(encoded) if encoded.seen == self.seen => encoded.acquire.append(id, out),
+            // Of a contended key each grant comes unasked and is confirmed by what follows.
+            _ => self.encode(lane, is_release, id, out),
+        }
+    }
+
+    fn encode(&self, lane: usize, is_release: bool, id: RequestId, out: &mut Vec<u8>) {
+        if is_release {
+            return ask(tag(lane, true), self.seen, Ask::Release { id }, out);
+        }
+        let mut space = [0; 64];
+        let mut wants = SeqBuf::new(&mut space);
+        let fits = wants.push(&WantFields {
+            key: self.lanes[lane].key.as_bytes(),
+            mode: self.mode,
+        });
+        debug_assert!(fits, "keys are short");
+        let fields = AcquireFields {
+            lease: Some(self.lease),
+            ..AcquireFields::new(id, wants.finish())
+        };
+        ask(tag(lane, false), self.seen, Ask::Acquire(fields), out);
     }
 
     fn id(&self, lane: usize) -> RequestId {
@@ -272,27 +353,16 @@ impl Connection for NativeConnection {
 
     fn acquire(&mut self, lane: usize, out: &mut Vec<u8>) {
         self.lanes[lane].cycle += 1;
-        let mut space = [0; 64];
-        let mut wants = SeqBuf::new(&mut space);
-        let fits = wants.push(&WantFields {
-            key: self.lanes[lane].key.as_bytes(),
-            mode: self.mode,
-        });
-        debug_assert!(fits, "keys are short");
-        let fields = AcquireFields {
-            lease: Some(self.lease),
-            ..AcquireFields::new(self.id(lane), wants.finish())
-        };
-        ask(tag(lane, false), self.seen, Ask::Acquire(fields), out);
+        self.send(lane, false, out);
     }
 
     fn set_lease(&mut self, lease: Duration) {
         self.lease = lease;
+        self.lanes.iter_mut().for_each(|lane| lane.encoded = None);
     }
 
     fn release(&mut self, lane: usize, out: &mut Vec<u8>) {
-        let id = self.id(lane);
-        ask(tag(lane, true), self.seen, Ask::Release { id }, out);
+        self.send(lane, true, out);
     }
 
     fn receive(&mut self, input: &[u8], news: &mut Vec<News>) -> Result<usize, String> {

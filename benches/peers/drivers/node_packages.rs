@@ -13,6 +13,7 @@ use crate::clock::Duration;
 use crate::drivers::{live_mutex, lmx, redis};
 use crate::node;
 use crate::peer::{Address, Candidate, Connection, Peer, Window};
+use crate::process;
 use crate::process::Server;
 use crate::scenario::{Hold, Load};
 use crate::stats::{self, Sample};
@@ -59,6 +60,8 @@ pub(crate) const REDLOCK: Candidate = Candidate {
     },
 };
 
+/// How long a run may take in all.
+const PATIENCE: Duration = Duration::from_mins(1);
 /// V8 needs longer than the servers do until it runs at speed.
 const WARM_UP_MIN: Duration = Duration::from_secs(1);
 
@@ -161,10 +164,8 @@ impl Peer for Package {
             "warmUpMs": window.warm_up.max(WARM_UP_MIN).as_millis(),
             "measureMs": window.measure.as_millis(),
         });
-        let output = node::script("loops.js", self.name)?
-            .args([self.name, &spec.to_string()])
-            .output()
-            .map_err(|error| format!("cannot run node: {error}"))?;
+        let mut script = node::script("loops.js", self.name)?;
+        let output = process::output_within(script.args([self.name, &spec.to_string()]), PATIENCE)?;
         let text = String::from_utf8_lossy(&output.stdout);
         let outcome: Outcome = text
             .lines()

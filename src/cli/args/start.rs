@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum, ValueHint};
-use lmx_transports::broker::default_config;
+use lmx_transports::broker::{DEFAULT_BUSY_POLL, default_config};
 
 use super::{JsonArgs, parse};
 
@@ -64,6 +64,10 @@ pub(crate) struct StartArgs {
     /// Let in over TCP only clients whose certificate one of those in this PEM file has signed.
     #[arg(long, value_name = "PATH", requires = "tls_cert", value_hint = ValueHint::FilePath)]
     pub(crate) tls_client_ca: Option<PathBuf>,
+    /// How long to stay awake for the next message where the last ones came that soon; under
+    /// such a load it keeps one processor busy. 0 sleeps at once.
+    #[arg(long, value_name = "TIME", default_value_t = Time(DEFAULT_BUSY_POLL))]
+    pub(crate) busy_poll: Time,
     /// In a session of its own, as a broker that `--launch` starts.
     #[arg(long, hide = true)]
     pub(crate) detached: bool,

@@ -23,6 +23,7 @@ use super::BrokerError;
 use super::hub::{Hub, State};
 use super::socket::{Listener, Socket};
 use super::writer;
+use crate::busy_poll::BusyPoll;
 use crate::clock;
 use crate::net::{UnixClaim, UnixListening};
 use crate::state::StateFile;
@@ -58,6 +59,7 @@ pub(super) fn start(
     machine: Machine,
     sockets: Sockets,
     state: Option<StateFile>,
+    busy_poll: Duration,
 ) -> io::Result<Arc<Hub>> {
     let Sockets { tcp, unix, .. } = sockets;
     let poll = Poll::new()?;
@@ -111,6 +113,7 @@ pub(super) fn start(
         writer,
         paused_until: None,
         buffer: vec![0; READ_BYTES_MAX].into_boxed_slice(),
+        busy_poll: BusyPoll::new(busy_poll),
         _ending: ending,
     };
     thread::Builder::new()
@@ -130,6 +133,7 @@ struct Drive {
     /// Set while the process is out of descriptors.
     paused_until: Option<Instant>,
     buffer: Box<[u8]>,
+    busy_poll: BusyPoll,
     /// Closes its channel when the thread ends, however it does.
     _ending: async_channel::Sender<()>,
 }
@@ -193,7 +197,10 @@ impl Drive {
                 let wake_at = stop_at_latest.or(stop_at).or(self.paused_until);
                 state.sleep(now, wake_at)
             };
-            match self.poll.poll(&mut events, timeout) {
+            let waited =
+                self.busy_poll
+                    .wait(&mut self.poll, &mut events, timeout, || false, Poll::poll);
+            match waited {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(BrokerError::Poll(Arc::new(error))),

@@ -15,6 +15,7 @@ use super::shared::Shared;
 use super::stream::tls_connector;
 use super::stream::{Connected, Connector, Stream, connector};
 use crate::blocking;
+use crate::busy_poll::DEFAULT_BUSY_POLL;
 use crate::net::Endpoint;
 
 use super::{Client, Handle, driver};
@@ -26,6 +27,7 @@ pub struct ClientBuilder {
     endpoint: Endpoint,
     config: ClientConfig,
     connector: Option<Connector>,
+    busy_poll: Option<Duration>,
     #[cfg(feature = "tls")]
     tls: Option<crate::tls::TlsClient>,
 }
@@ -112,6 +114,15 @@ impl ClientBuilder {
         self
     }
 
+    /// How long the thread that drives all clients stays awake for the next message where the
+    /// last ones came that soon ([`DEFAULT_BUSY_POLL`]): the longest of what its clients say
+    /// counts. Under such a load it keeps one processor busy, otherwise it costs next to
+    /// nothing. With zero, or on a machine with one processor, it sleeps at once.
+    pub fn busy_poll(mut self, time: Duration) -> Self {
+        self.busy_poll = Some(time);
+        self
+    }
+
     /// Connects over streams of `connect`'s making instead of the system's sockets: TLS, a
     /// proxy, a pipe in memory. It is called for each attempt, on the thread that drives
     /// all clients, and must not block. Errors go on naming the address.
@@ -164,6 +175,7 @@ impl ClientBuilder {
             endpoint,
             mut config,
             connector: custom,
+            busy_poll,
             #[cfg(feature = "tls")]
             tls,
         } = self;
@@ -179,7 +191,8 @@ impl ClientBuilder {
             None => connector,
         };
         let shared = Arc::new(Shared::new(endpoint, config));
-        driver::spawn(Arc::clone(&shared), connector, connect_timeout)?;
+        let busy_poll = busy_poll.unwrap_or(DEFAULT_BUSY_POLL);
+        driver::spawn(Arc::clone(&shared), connector, connect_timeout, busy_poll)?;
         Ok(Client {
             handle: Arc::new(Handle { shared }),
         })

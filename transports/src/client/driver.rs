@@ -24,12 +24,14 @@ pub(super) fn spawn(
     shared: Arc<Shared>,
     connector: Connector,
     connect_timeout: Duration,
+    busy_poll: Duration,
 ) -> Result<(), ConnectError> {
     let reactor = Reactor::global().map_err(|error| ConnectError::Thread(Arc::new(error)))?;
     reactor.drive(Driver {
         shared,
         connector,
         connect_timeout,
+        busy_poll,
         connecting: None,
         place: None,
         due: None,
@@ -41,6 +43,7 @@ pub(super) struct Driver {
     shared: Arc<Shared>,
     connector: Connector,
     connect_timeout: Duration,
+    busy_poll: Duration,
     /// An attempt to connect, and when it has taken too long.
     connecting: Option<(Connecting, Instant)>,
     place: Option<(Arc<Reactor>, Token)>,
@@ -58,6 +61,11 @@ impl Driver {
         if let Some(connection) = &mut self.shared.lock().connection {
             connection.handle_ready(ended);
         }
+    }
+
+    /// How long the reactor may stay awake for it.
+    pub(super) fn busy_poll(&self) -> Duration {
+        self.busy_poll
     }
 
     /// When it is to be polled even if nothing happens.
@@ -87,16 +95,17 @@ impl Driver {
                 self.connecting = None;
                 state.finish();
             }
-            state.armed = state.machine.poll_timeout();
+            let armed = state.machine.poll_timeout();
+            state.armed = armed;
             let given_up = self.connecting.as_ref().map(|(_, until)| *until);
-            self.due = [state.armed, given_up].into_iter().flatten().min();
-            let (done, wake) = (state.done, state.take_wake());
+            let done = state.done;
+            let place = self.place.as_ref();
+            let is_awake = !done && place.is_some_and(|(reactor, _)| reactor.is_awake());
+            let wake = state.take_wake_together(clock::now(), is_awake);
+            let together = state.together_until();
             drop(state);
-            // Told last is woken first: what a release brings about follows its answer, and
-            // whoever was granted something by it is the one others wait for.
-            for waker in wake.into_iter().rev() {
-                waker.wake();
-            }
+            self.due = [armed, given_up, together].into_iter().flatten().min();
+            wake.into_iter().for_each(Waker::wake);
             if done {
                 return Poll::Ready(());
             }
@@ -190,8 +199,11 @@ impl Driver {
             }
         }
         // After the reads: what has arrived in time is not late because nobody looked.
-        state.machine.handle_timeout(clock::now());
-        hung_up |= state.poll_write(cx).is_err();
+        let now = clock::now();
+        state.machine.handle_timeout(now);
+        if !state.holds_back(now) {
+            hung_up |= state.poll_write(cx).is_err();
+        }
         let is_written = state.machine.output().is_empty();
         hung_up |= state.machine.is_closing() && is_written;
         if hung_up && state.connection.is_some() {

@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use slab::Slab;
 
 use super::driver::Driver;
+use crate::busy_poll::BusyPoll;
 use crate::clock;
 
 /// Bytes of one read.
@@ -35,8 +36,11 @@ pub(super) struct Reactor {
     pub(super) registry: Registry,
     waker: mio::Waker,
     mail: Mutex<Mail>,
+    has_mail: AtomicBool,
     /// The thread waits, or is about to: it must be woken to look at its mail.
     sleeps: AtomicBool,
+    /// Its next wait begins without sleeping.
+    is_awake: AtomicBool,
 }
 
 #[derive(Default)]
@@ -58,7 +62,9 @@ impl Reactor {
             registry: poll.registry().try_clone()?,
             waker: mio::Waker::new(poll.registry(), WAKE)?,
             mail: Mutex::default(),
+            has_mail: AtomicBool::new(false),
             sleeps: AtomicBool::new(false),
+            is_awake: AtomicBool::new(false),
         });
         let of_thread = Arc::clone(&reactor);
         std::thread::Builder::new()
@@ -75,10 +81,66 @@ impl Reactor {
 
     fn post(&self, post: impl FnOnce(&mut Mail)) {
         post(&mut self.mail.lock().unwrap_or_else(PoisonError::into_inner));
+        self.has_mail.store(true, Ordering::SeqCst);
         if self.sleeps.swap(false, Ordering::SeqCst) {
             // It fails if the thread has been woken more often than can be counted.
             let _ = self.waker.wake();
         }
+    }
+
+    /// Whether the thread is likely to look at its mail soon without being woken.
+    pub(super) fn is_awake(&self) -> bool {
+        self.is_awake.load(Ordering::Relaxed) && !self.sleeps.load(Ordering::Relaxed)
+    }
+
+    fn take_mail(&self) -> Mail {
+        if !self.has_mail.swap(false, Ordering::SeqCst) {
+            return Mail::default();
+        }
+        let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *mail)
+    }
+
+    fn sleep(
+        &self,
+        poll: &mut mio::Poll,
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        self.sleeps.store(true, Ordering::SeqCst);
+        // Whoever posts from here on sees that the thread sleeps.
+        let slept = if self.has_mail.load(Ordering::SeqCst) {
+            poll.poll(events, Some(Duration::ZERO))
+        } else {
+            self.sleep_for(poll, events, timeout)
+        };
+        self.sleeps.store(false, Ordering::SeqCst);
+        slept
+    }
+
+    /// Sleeps no longer than `timeout`: a holder is to learn of its deadline in time. The
+    /// poller counts in milliseconds and rounds up, so it waits for the whole ones before
+    /// the last, and the rest is left to a call that counts in nanoseconds.
+    fn sleep_for(
+        &self,
+        poll: &mut mio::Poll,
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        let timeout = match timeout {
+            Some(left) if left > ROUNDING => Some(left.saturating_sub(ROUNDING)),
+            Some(left) if !left.is_zero() => {
+                let mut poller = [PollFd::new(&self.registry, PollFlags::IN)];
+                let left = Timespec {
+                    tv_sec: 0,
+                    tv_nsec: left.subsec_nanos().into(),
+                };
+                rustix::event::poll(&mut poller, Some(&left))?;
+                Some(Duration::ZERO)
+            }
+            timeout => timeout,
+        };
+        poll.poll(events, timeout)
     }
 }
 
@@ -115,6 +177,7 @@ struct Tasks {
     clients: Slab<Task>,
     alarms: BTreeSet<(Instant, usize)>,
     buffer: Vec<u8>,
+    busy_poll: BusyPoll,
 }
 
 impl Tasks {
@@ -125,6 +188,7 @@ impl Tasks {
             clients: Slab::new(),
             alarms: BTreeSet::new(),
             buffer: vec![0; READ_BYTES],
+            busy_poll: BusyPoll::new(Duration::ZERO),
         }
     }
 
@@ -142,44 +206,23 @@ impl Tasks {
 
     /// Waits for a socket, an alarm, or mail.
     fn wait(&mut self, events: &mut Events) {
-        self.reactor.sleeps.store(true, Ordering::SeqCst);
-        let has_mail = {
-            let mail = self.reactor.mail.lock();
-            let mail = mail.unwrap_or_else(PoisonError::into_inner);
-            !mail.new.is_empty() || !mail.woken.is_empty()
-        };
-        let timeout = if has_mail {
-            Some(Duration::ZERO)
-        } else {
-            let first = self.alarms.first();
-            first.map(|(at, _)| at.saturating_duration_since(clock::now()))
-        };
-        if let Err(error) = self.wait_for(events, timeout) {
+        let first = self.alarms.first();
+        let timeout = first.map(|(at, _)| at.saturating_duration_since(clock::now()));
+        let reactor = &self.reactor;
+        let waited = self.busy_poll.wait(
+            &mut self.poll,
+            events,
+            timeout,
+            || reactor.has_mail.load(Ordering::SeqCst),
+            |poll, events, timeout| reactor.sleep(poll, events, timeout),
+        );
+        if let Err(error) = waited {
             // Interrupted, or out of memory for a moment: look at everything else.
             tracing::debug!(%error, "waiting for sockets failed");
             events.clear();
         }
-        self.reactor.sleeps.store(false, Ordering::SeqCst);
-    }
-
-    /// Waits no longer than `timeout`: a holder is to learn of its deadline in time. The
-    /// poller counts in milliseconds and rounds up, so it waits for the whole ones before
-    /// the last, and the rest is left to a call that counts in nanoseconds.
-    fn wait_for(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-        let timeout = match timeout {
-            Some(left) if left > ROUNDING => Some(left.saturating_sub(ROUNDING)),
-            Some(left) if !left.is_zero() => {
-                let mut poller = [PollFd::new(&self.reactor.registry, PollFlags::IN)];
-                let left = Timespec {
-                    tv_sec: 0,
-                    tv_nsec: left.subsec_nanos().into(),
-                };
-                rustix::event::poll(&mut poller, Some(&left))?;
-                Some(Duration::ZERO)
-            }
-            timeout => timeout,
-        };
-        self.poll.poll(events, timeout)
+        let is_awake = self.busy_poll.stays_awake();
+        reactor.is_awake.store(is_awake, Ordering::Relaxed);
     }
 
     /// Whose turn it is.
@@ -192,14 +235,7 @@ impl Tasks {
                 ready.push(token);
             }
         }
-        let mail = {
-            let mut mail = self
-                .reactor
-                .mail
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *mail)
-        };
+        let mail = self.reactor.take_mail();
         for driver in mail.new {
             ready.push(self.insert(driver));
         }
@@ -228,7 +264,14 @@ impl Tasks {
             kick,
             due: None,
         });
+        self.agree_on_busy_poll();
         token
+    }
+
+    fn agree_on_busy_poll(&mut self) {
+        let times = self.clients.iter().map(|(_, task)| task.driver.busy_poll());
+        self.busy_poll
+            .set_awake_max(times.max().unwrap_or_default());
     }
 
     fn turn(&mut self, token: usize) {
@@ -254,6 +297,7 @@ impl Tasks {
         if poll.is_ready() {
             self.alarms.remove(&(due.unwrap_or_default(), token));
             self.clients.remove(token);
+            self.agree_on_busy_poll();
         } else {
             if let Some(due) = due
                 && task.due != Some(due)

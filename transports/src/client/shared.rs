@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use lmx_core::client::{
     Client as Machine, ClientConfig, ClientEvent, Held, Loss, QueryAnswer, Refusal, ReleaseFailure,
@@ -24,6 +25,10 @@ use crate::net::Endpoint;
 /// command needs, and fewer system calls that a crowd needs.
 const UNANSWERED_MAX: usize = 8;
 
+/// Whoever is woken together mostly asks for something next: what the first of them asks waits
+/// this long for the others, so that all of it is one write, and for the broker one read.
+const TOGETHER_MAX: Duration = Duration::from_micros(30);
+
 /// Futures that wait for one request at one time, before those that are no more are sorted
 /// out.
 const WAKERS_MAX: usize = 64;
@@ -39,6 +44,10 @@ pub(super) struct State {
     pub(super) connection: Option<Connection>,
     /// The stream takes no more for now; the driver waits for it.
     pub(super) write_blocked: bool,
+    /// Those who were woken together and have not asked for anything since, and until when
+    /// they are waited for.
+    awaited: usize,
+    awaited_until: Instant,
     /// A connection is being made.
     pub(super) connecting: bool,
     pub(super) driver: Option<Waker>,
@@ -56,6 +65,9 @@ pub(super) struct State {
     fault: Option<(FaultKind, String)>,
     link_wakers: Vec<Waker>,
     wake: Vec<Waker>,
+    /// Who is woken by whoever was woken first, when that one looks at what it was woken for:
+    /// on the executor's own thread this costs no system call.
+    relay: Vec<Waker>,
 }
 
 /// What is known about a request that somebody here looks at.
@@ -102,6 +114,8 @@ impl Shared {
                 machine: Machine::new(clock::now(), config),
                 connection: None,
                 write_blocked: false,
+                awaited: 0,
+                awaited_until: Instant::EPOCH,
                 connecting: false,
                 driver: None,
                 armed: None,
@@ -114,6 +128,7 @@ impl Shared {
                 fault: None,
                 link_wakers: Vec::new(),
                 wake: Vec::new(),
+                relay: Vec::new(),
             }),
         }
     }
@@ -124,19 +139,21 @@ impl Shared {
         let now = clock::now();
         let result = act(&mut state, now);
         state.dispatch();
-        state.write_at_once();
+        state.awaited = state.awaited.saturating_sub(1);
+        let holds_back = state.holds_back(now);
+        if !holds_back {
+            state.write_at_once();
+        }
         let driver = state
-            .needs_driver(now)
+            .needs_driver(now, holds_back)
             .then(|| state.driver.take())
             .flatten();
-        let mut wake = std::mem::take(&mut state.wake);
+        let wake = state.take_wake();
         drop(state);
         if let Some(driver) = driver {
             driver.wake();
         }
-        for waker in wake.drain(..) {
-            waker.wake();
-        }
+        wake.into_iter().for_each(Waker::wake);
         result
     }
 
@@ -178,18 +195,19 @@ impl Shared {
         look: impl FnOnce(&mut Slot) -> Option<R>,
     ) -> Poll<R> {
         let mut state = self.lock();
+        let mut wake = std::mem::take(&mut state.relay);
         let slot = state.slots.get_mut(&id).expect("its user is here");
-        if let Some(result) = look(slot) {
-            return Poll::Ready(result);
+        let result = look(slot);
+        if result.is_none() {
+            register(&mut slot.wakers, cx.waker());
+            if slot.wakers.len() > WAKERS_MAX {
+                // Most of them must be of futures that are no more. The others register again.
+                wake.append(&mut slot.wakers);
+            }
         }
-        register(&mut slot.wakers, cx.waker());
-        if slot.wakers.len() > WAKERS_MAX {
-            // Most of them must be of futures that are no more. The others register again.
-            let wakers = std::mem::take(&mut slot.wakers);
-            drop(state);
-            wakers.into_iter().for_each(Waker::wake);
-        }
-        Poll::Pending
+        drop(state);
+        wake.into_iter().for_each(Waker::wake);
+        result.map_or(Poll::Pending, Poll::Ready)
     }
 
     pub(super) fn poll_query(&self, cx: &mut Context<'_>, query: u32) -> Poll<QueryAnswer> {
@@ -352,6 +370,42 @@ impl State {
         self.tell(id, |slot| slot.end = Some(end));
     }
 
+    /// Whom the driver is to wake. If it stays awake, it wakes only one of several, who then
+    /// wakes the others, and all of them are expected to ask for something.
+    pub(super) fn take_wake_together(&mut self, now: Instant, is_awake: bool) -> Vec<Waker> {
+        let is_left = !self.relay.is_empty();
+        if is_awake && is_left && self.wake.is_empty() && now < self.awaited_until {
+            return Vec::new();
+        }
+        let mut wake = self.take_wake();
+        // Told last is woken first: what a release brings about follows its answer, and
+        // whoever was granted something by it is the one others wait for.
+        wake.reverse();
+        if is_awake && wake.len() > 1 {
+            self.awaited = wake.len();
+            self.awaited_until = now + TOGETHER_MAX;
+            // Who was woken before and has not come yet may be no more.
+            if !is_left {
+                self.relay = wake.split_off(1);
+            }
+        }
+        wake
+    }
+
+    /// When the driver is to see to what those whom it has woken together have left.
+    pub(super) fn together_until(&self) -> Option<Instant> {
+        let is_expected = self.awaited > 0 || !self.relay.is_empty();
+        is_expected.then_some(self.awaited_until)
+    }
+
+    /// Whether what is asked waits for what others are about to ask.
+    pub(super) fn holds_back(&mut self, now: Instant) -> bool {
+        if now >= self.awaited_until {
+            self.awaited = 0;
+        }
+        self.awaited > 0
+    }
+
     /// Writes what the stream takes without waiting. What is left is the driver's.
     fn write_at_once(&mut self) {
         if !self.write_blocked
@@ -391,8 +445,8 @@ impl State {
         }
     }
 
-    /// Something is left for the driver to do.
-    fn needs_driver(&self, now: Instant) -> bool {
+    /// Something is left for the driver to do that it does not do by itself.
+    fn needs_driver(&self, now: Instant, holds_back: bool) -> bool {
         let timer_is_late = match (self.machine.poll_timeout(), self.armed) {
             (Some(due), Some(armed)) => due < armed,
             (Some(_), None) => true,
@@ -400,14 +454,16 @@ impl State {
         };
         timer_is_late
             || self.write_blocked
-            || (self.connection.is_some() && !self.machine.output().is_empty())
+            || (self.connection.is_some() && !holds_back && !self.machine.output().is_empty())
             || self.machine.is_closing()
             || self.machine.is_stopped()
             || (self.connection.is_none() && !self.connecting && self.machine.wants_connection(now))
     }
 
     pub(super) fn take_wake(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.wake)
+        let mut wake = std::mem::take(&mut self.relay);
+        wake.append(&mut self.wake);
+        wake
     }
 }
 
@@ -416,3 +472,6 @@ fn register(wakers: &mut Vec<Waker>, waker: &Waker) {
         wakers.push(waker.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! The clients against a real broker, over real sockets.
 
+mod awake;
 mod basics;
 mod blocking;
 mod executors;
