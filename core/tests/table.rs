@@ -712,3 +712,26 @@ fn a_kept_hold_goes_to_whoever_asks_for_it_within_limits() {
     assert_eq!(table.acquire(at(5), c, &want), Ok(Acquired::Granted(grant)));
     table.check();
 }
+
+#[test]
+fn many_keys_can_be_delayed_at_one_time() {
+    const HOLDS: u32 = 100;
+    let mut table = LockTable::<Growable>::new(TableConfig::default()).unwrap();
+    let a = table.open_session(at(0), ms(0)).unwrap();
+    for n in 0..HOLDS {
+        let name = format!("k{n}");
+        let wants = [Want {
+            key: key(&name),
+            mode: X,
+        }];
+        let mut want = Acquire::new(id(n.into()), &wants);
+        want.lock_delay = ms(10);
+        table.acquire(at(0), a, &want).unwrap();
+    }
+    table.disconnect(at(1), a).unwrap();
+    table.check();
+    assert_eq!(table.counts().keys, HOLDS);
+    table.handle_timeout(at(11));
+    table.check();
+    assert_eq!(table.counts().keys, 0);
+}

@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(connections.spares.len(), 0);
         connections.give_back(Vec::with_capacity(SPARE_BYTES_MAX + 1));
         assert_eq!(connections.spares.len(), 0);
-        for _ in 0..SPARES_MAX + 1 {
+        for _ in 0..=SPARES_MAX {
             connections.give_back(alloc::vec![1; SPARE_BYTES_MAX]);
         }
         assert_eq!(connections.spares.len(), SPARES_MAX);

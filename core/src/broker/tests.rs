@@ -176,8 +176,10 @@ fn limits_go_together_or_the_error_says_which_do_not() {
     };
     assert_eq!(config.check(), Err(too_small));
 
-    let mut config = BrokerConfig::default();
-    config.auth_token = Some(Vec::new());
+    let mut config = BrokerConfig {
+        auth_token: Some(Vec::new()),
+        ..BrokerConfig::default()
+    };
     assert_eq!(config.check(), Err(ConfigError::EmptyAuthToken));
     config.auth_token = Some(vec![0]);
     assert_eq!(config.check(), Ok(()));

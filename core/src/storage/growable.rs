@@ -122,3 +122,22 @@ fn grow<T: Vacant>(slots: &mut Vec<T>, len: u32, max: u32) {
         slots.resize(len, T::VACANT);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_grow_by_a_sixteenth_and_never_beyond_their_limit() {
+        let mut slots = Vec::new();
+        for (needed, expected) in [(1, 16), (17, 32), (300, 300), (301, 318), (319, 337)] {
+            grow(&mut slots, needed, 1000, 0_u32);
+            assert_eq!(slots.len(), expected);
+            assert_eq!(slots.capacity(), expected);
+        }
+        for (needed, expected) in [(999, 999), (1000, 1000), (1000, 1000)] {
+            grow(&mut slots, needed, 1000, 0);
+            assert_eq!(slots.len(), expected);
+        }
+    }
+}

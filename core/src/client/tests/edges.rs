@@ -1,8 +1,4 @@
 //! The very instant, the very byte, and what comes when nobody expects it.
-#![expect(
-    clippy::large_types_passed_by_value,
-    reason = "scripts read better with the answer in its place"
-)]
 
 use alloc::{boxed::Box, format, vec};
 

@@ -138,3 +138,29 @@ fn a_client_ignores_fields_that_a_newer_broker_adds() {
     frame.extend_from_slice(&[1, 2, 3]);
     assert_eq!(Reply::decode(&frame[LENGTH_BYTES..]), Ok(reply));
 }
+
+#[test]
+fn a_decoder_knows_whether_a_frame_has_begun() {
+    let mut stream = Vec::new();
+    append(&release(1), &mut stream);
+    let mut decoder = Decoder::new(64);
+    assert!(!decoder.is_partial());
+    assert!(tags_of(&mut decoder, &stream[..3]).is_empty());
+    assert!(decoder.is_partial());
+    let mut rest = &stream[3..];
+    assert!(decoder.next_frame(&mut rest).unwrap().is_some());
+    assert!(!decoder.is_partial());
+}
+
+#[test]
+fn a_decoder_keeps_a_small_buffer_and_no_large_one() {
+    for (bytes, kept) in [(IDLE_BYTES_MAX, IDLE_BYTES_MAX), (IDLE_BYTES_MAX + 1, 0)] {
+        let mut decoder = Decoder::new(64);
+        decoder.partial.reserve_exact(bytes);
+        let mut stream = Vec::new();
+        append(&release(1), &mut stream);
+        assert!(tags_of(&mut decoder, &stream[..3]).is_empty());
+        assert_eq!(tags_of(&mut decoder, &stream[3..]), [1]);
+        assert_eq!(decoder.partial.capacity(), kept);
+    }
+}

@@ -171,3 +171,17 @@ fn strings_are_all_or_nothing() {
         assert!(strings(Raw(text)).is_none(), "{text}");
     }
 }
+
+#[test]
+fn numbers_are_written_as_javascript_writes_them() {
+    for (text, name) in [
+        ("1.50", "1.5"),
+        ("1e3", "1000"),
+        ("1e20", "100000000000000000000"),
+        // From here on JavaScript writes an exponent, too.
+        ("1e21", "1e21"),
+        ("true", "true"),
+    ] {
+        assert_eq!(Raw(text).name(), name);
+    }
+}
