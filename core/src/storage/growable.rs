@@ -129,14 +129,14 @@ mod tests {
 
     #[test]
     fn vectors_grow_by_a_sixteenth_and_never_beyond_their_limit() {
-        let mut slots = Vec::new();
+        let mut slots = Vec::<ClaimSlot>::new();
         for (needed, expected) in [(1, 16), (17, 32), (300, 300), (301, 318), (319, 337)] {
-            grow(&mut slots, needed, 1000, 0_u32);
+            grow(&mut slots, needed, 1000);
             assert_eq!(slots.len(), expected);
             assert_eq!(slots.capacity(), expected);
         }
         for (needed, expected) in [(999, 999), (1000, 1000), (1000, 1000)] {
-            grow(&mut slots, needed, 1000, 0);
+            grow(&mut slots, needed, 1000);
             assert_eq!(slots.len(), expected);
         }
     }
