@@ -18,6 +18,7 @@
 #[doc(hidden)]
 pub mod cli;
 pub mod corpus;
+mod engine;
 pub mod explore;
 pub mod lmx;
 mod marks;

@@ -2,11 +2,14 @@
 
 mod broker;
 mod client;
+mod conns;
 mod dialect;
 mod driver;
+mod end;
 mod hostile;
 mod net;
 mod swarm;
+mod users;
 
 pub use hostile::Hostile;
 

@@ -53,6 +53,14 @@ impl Plan {
         self.len() == 0
     }
 
+    /// What it asks for, in the order of time.
+    pub fn locks(&self) -> impl Iterator<Item = &Lock> {
+        self.ops.iter().filter_map(|op| match &op.action {
+            Action::Lock(lock) => Some(lock),
+            _ => None,
+        })
+    }
+
     /// One more than the largest operation's number.
     #[must_use]
     pub fn ops_bound(&self) -> usize {

@@ -61,6 +61,9 @@
 mod any;
 mod driver;
 pub mod external;
+mod timers;
+mod told;
+mod ways;
 
 pub use any::AnyProtocol;
 pub use driver::run;

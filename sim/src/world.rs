@@ -140,6 +140,16 @@ impl<'p, E: Copy> World<'p, E> {
         self.node(id).clock.local_ns(self.now_ns)
     }
 
+    /// Until when the node stands still, if it does.
+    pub(crate) fn paused_until(&self, id: NodeId) -> Option<u64> {
+        self.node(id).process.paused_until(self.now_ns)
+    }
+
+    /// Whether the node's process is alive and does not stand still.
+    pub(crate) fn is_running(&self, id: NodeId) -> bool {
+        !self.node(id).process.is_dead() && self.paused_until(id).is_none()
+    }
+
     pub(crate) const fn is_healed(&self) -> bool {
         self.healed
     }

@@ -38,16 +38,20 @@ impl BrokerNode {
 
 impl Driver<'_> {
     pub(super) fn start_broker(&mut self) {
-        self.note(BROKER, Kind::Start, None, None, String::new);
+        self.engine.note(BROKER, Kind::Start, String::new);
         let now = self.now(BROKER);
         let setup = self.setup;
-        let draws = self.world.draws.of(0x6272_6f6b);
+        let draws = self.engine.world.draws.of(0x6272_6f6b);
         let durability = if setup.durable {
             Durability::Durable(self.broker.disk.clone())
         } else {
             Durability::Ephemeral
         };
-        sometimes!(self.marks, RestartedFromDisk, self.broker.disk.is_some());
+        sometimes!(
+            self.engine.marks,
+            RestartedFromDisk,
+            self.broker.disk.is_some()
+        );
         let config = BrokerConfig {
             table: TableConfig {
                 requests_max: setup.requests_max,
@@ -69,7 +73,7 @@ impl Driver<'_> {
             Ok(broker) => self.broker.broker = Some(broker),
             Err(error) => {
                 let detail = format!("the broker does not start: {error}");
-                self.violate(Property::Invariant, detail);
+                self.engine.violate(Property::Invariant, detail);
                 return;
             }
         }
@@ -86,19 +90,20 @@ impl Driver<'_> {
             .broker
             .as_ref()
             .is_some_and(|broker| broker.table().counts().held > 0);
-        sometimes!(self.marks, BrokerDiedHolding, held);
+        sometimes!(self.engine.marks, BrokerDiedHolding, held);
         self.broker.broker = None;
         self.broker.life += 1;
         self.broker.conns.clear();
         // A write that was under way may have got through or not.
         if let Some(record) = self.broker.writing.take()
             && self
+                .engine
                 .world
                 .draws
                 .of(0x6469_736b)
-                .chance(self.world.now_ns, 500_000)
+                .chance(self.engine.world.now_ns, 500_000)
         {
-            sometimes!(self.marks, RecordSurvived);
+            sometimes!(self.engine.marks, RecordSurvived);
             self.broker.disk = Some(record);
         }
         for conn in &mut self.conns {
@@ -158,7 +163,7 @@ impl Driver<'_> {
     fn without_window(&mut self, conn: u32) {
         let node = self.conns[conn as usize].node;
         if !self.has_window(node) {
-            self.holds.forget(node);
+            self.engine.holds.forget(node);
         }
     }
 
@@ -171,16 +176,7 @@ impl Driver<'_> {
     }
 
     pub(super) fn disk_done(&mut self, life: u32) {
-        if life != self.broker.life {
-            return;
-        }
-        if let Some(until_ns) = self
-            .world
-            .node(BROKER)
-            .process
-            .paused_until(self.world.now_ns)
-        {
-            self.world.schedule(until_ns, Event::Disk { life });
+        if life != self.broker.life || self.engine.put_off(BROKER, Event::Disk { life }) {
             return;
         }
         let now = self.now(BROKER);
@@ -198,12 +194,7 @@ impl Driver<'_> {
 
     /// There is room in a connection's pipe: what is left of its output is written.
     pub(super) fn write_on(&mut self, conn: u32) {
-        let running = self
-            .world
-            .node(BROKER)
-            .process
-            .paused_until(self.world.now_ns)
-            .is_none();
+        let running = self.engine.world.is_running(BROKER);
         let (Some(broker), Some(id)) = (&self.broker.broker, self.conns[conn as usize].id) else {
             return;
         };
@@ -221,13 +212,7 @@ impl Driver<'_> {
     }
 
     pub(super) fn after_broker_if_running(&mut self) {
-        if self
-            .world
-            .node(BROKER)
-            .process
-            .paused_until(self.world.now_ns)
-            .is_none()
-        {
+        if self.engine.world.is_running(BROKER) {
             // As a transport may do at any time; and then it knows what time it is.
             self.broker_timeout();
         }
@@ -235,7 +220,7 @@ impl Driver<'_> {
 
     /// The oracle looks at the broker.
     fn look(&mut self) {
-        let now_ns = self.world.local_ns(BROKER);
+        let now_ns = self.engine.world.local_ns(BROKER);
         self.note_given_up(now_ns);
         if let Some(broker) = &self.broker.broker {
             let verdict = self.ledger.settle(now_ns, broker);
@@ -247,7 +232,7 @@ impl Driver<'_> {
     pub(super) fn after_broker(&mut self) {
         loop {
             self.look();
-            if self.violation.is_some() {
+            if self.engine.violation.is_some() {
                 return;
             }
             let Some(broker) = &mut self.broker.broker else {
@@ -269,15 +254,16 @@ impl Driver<'_> {
             && let Some(record) = broker.poll_record()
         {
             self.broker.writing = Some(record);
-            let draws = self.world.draws.of(0x7772_6974);
-            let took_ns = draws.between(self.world.now_ns, 1, self.setup.disk_ns_max.max(1));
+            let draws = self.engine.world.draws.of(0x7772_6974);
+            let took_ns = draws.between(self.engine.world.now_ns, 1, self.setup.disk_ns_max.max(1));
             let life = self.broker.life;
-            self.world
-                .schedule(self.world.now_ns + took_ns, Event::Disk { life });
+            self.engine
+                .world
+                .schedule(self.engine.world.now_ns + took_ns, Event::Disk { life });
         }
         let at = self.broker.broker.as_ref().and_then(Broker::poll_timeout);
         let (now_ns, at_ns) = (
-            self.world.local_ns(BROKER),
+            self.engine.world.local_ns(BROKER),
             at.map(lmx_core::Instant::as_nanos),
         );
         let verdict = self.ledger.judge_alarm(now_ns, at_ns);
@@ -302,7 +288,7 @@ impl Driver<'_> {
                     output.len(),
                     self.conns[conn as usize].node - 1
                 );
-                self.violate(Property::Memory, detail);
+                self.engine.violate(Property::Memory, detail);
                 return;
             }
             if output.is_empty() {
@@ -343,8 +329,9 @@ impl Driver<'_> {
             let pipe = &mut self.conns[conn as usize].to_broker;
             if std::mem::take(&mut pipe.refused) {
                 let way = Way::ToBroker;
-                self.world
-                    .schedule(self.world.now_ns, Event::Deliver { conn, way });
+                self.engine
+                    .world
+                    .schedule(self.engine.world.now_ns, Event::Deliver { conn, way });
             }
         }
     }
@@ -366,16 +353,16 @@ impl Driver<'_> {
                 broker.session(other.0).map(lmx_core::SessionId::as_u64) == Some(session)
             };
             if self.broker.conns.iter().any(bound) {
-                sometimes!(self.marks, TakenOver);
+                sometimes!(self.engine.marks, TakenOver);
                 Ledger::taken_over(&mut state.tap);
             } else {
-                sometimes!(self.marks, GivenUp);
+                sometimes!(self.engine.marks, GivenUp);
                 self.ledger.connection_lost(now_ns, &mut state.tap);
                 if !matches!(
                     self.setup.clients.get(usize::from(state.node) - 1),
                     Some(super::ClientSetup::Native { window_ns: 1.. })
                 ) {
-                    self.holds.forget(state.node);
+                    self.engine.holds.forget(state.node);
                 }
             }
         }
@@ -403,7 +390,7 @@ impl Driver<'_> {
 
     /// For traces: what the broker holds of each key.
     fn record_pages(&mut self) {
-        if !self.recorder.is_on() {
+        if !self.engine.recorder.is_on() {
             return;
         }
         for key in 0..self.setup.keys {
@@ -419,15 +406,18 @@ impl Driver<'_> {
             }
             let (before, waited) = std::mem::replace(&mut self.pages[place], page.clone());
             for op in before.iter().filter(|op| !page.0.contains(op)) {
-                self.note(BROKER, Kind::Ungrant, Some(*op), Some(key), String::new);
+                self.engine
+                    .note_about(BROKER, Kind::Ungrant, (Some(*op), Some(key)), String::new);
             }
             for op in page.0.iter().filter(|op| !before.contains(op)) {
-                self.note(BROKER, Kind::Grant, Some(*op), Some(key), String::new);
+                self.engine
+                    .note_about(BROKER, Kind::Grant, (Some(*op), Some(key)), String::new);
             }
             if waited != page.1 {
-                self.note(BROKER, Kind::Queue, None, Some(key), || {
-                    format!("{} wait", page.1)
-                });
+                self.engine
+                    .note_about(BROKER, Kind::Queue, (None, Some(key)), || {
+                        format!("{} wait", page.1)
+                    });
             }
         }
     }

@@ -7,9 +7,11 @@ use lmx_core::client::{Client, ClientConfig, ClientEvent, LockRequest, Loss, Que
 use lmx_core::table::{AcquireError, Conversion as CoreConversion};
 
 use super::broker::{key_bytes, request_id};
-use super::driver::{Act, BROKER, ClientNode, Driver, State};
+use super::driver::{ClientNode, Driver};
 use super::net::{End, Way};
+use super::users::Act;
 use super::{ClientSetup, Question};
+use crate::engine::State;
 use crate::marks::sometimes;
 use crate::plan::fault::NodeId;
 use crate::plan::{Conversion, Lock, Mode, Wait};
@@ -28,8 +30,8 @@ pub(super) struct Native {
 impl Driver<'_> {
     pub(super) fn new_native(&self, id: u16, window_ns: u64) -> Native {
         let node = id + 1;
-        let life = self.world.node(node).process.life();
-        let draws = self.world.draws.of(0x636c_6965).of(u64::from(node));
+        let life = self.engine.world.node(node).process.life();
+        let draws = self.engine.world.draws.of(0x636c_6965).of(u64::from(node));
         let config = ClientConfig {
             resume_window: Duration::from_nanos(window_ns),
             name: format!("client {id}"),
@@ -95,12 +97,12 @@ impl Driver<'_> {
     pub(super) fn native_act(&mut self, node: NodeId, op: u32, act: Act) {
         let now = self.now(node);
         let id = request_id(self.plan, op);
-        let ticket = self.tickets[op as usize];
-        let lock = self.lock(ticket);
+        let ticket = self.engine.tickets[op as usize];
+        let lock = self.engine.lock(ticket);
         match act {
             Act::HoldEnds if ticket.state == State::Holding => {
-                self.user_writes(op);
-                self.user_leaves(
+                self.engine.write_fenced(op);
+                self.engine.unbelieve(
                     op,
                     if lock.abandon {
                         "abandoned"
@@ -108,21 +110,29 @@ impl Driver<'_> {
                         "released"
                     },
                 );
-                self.tickets[op as usize].state = State::Ending;
+                self.engine.tickets[op as usize].state = State::Ending;
                 let native = self.native(node).expect("it is this node's");
                 native.holding.retain(|other| *other != op);
                 if !lock.abandon {
                     native.client.release(now, id);
-                    self.world.trigger(Stage::Released, op);
+                    self.engine.world.trigger(Stage::Released, op);
                 }
             }
             Act::Cancel if matches!(ticket.state, State::Waiting | State::Holding) => {
-                sometimes!(self.marks, CancelledHolding, ticket.state == State::Holding);
-                sometimes!(self.marks, CancelledWaiting, ticket.state == State::Waiting);
+                sometimes!(
+                    self.engine.marks,
+                    CancelledHolding,
+                    ticket.state == State::Holding
+                );
+                sometimes!(
+                    self.engine.marks,
+                    CancelledWaiting,
+                    ticket.state == State::Waiting
+                );
                 if ticket.state == State::Holding {
-                    self.user_leaves(op, "cancelled");
+                    self.engine.unbelieve(op, "cancelled");
                 }
-                self.tickets[op as usize].state = State::Ending;
+                self.engine.tickets[op as usize].state = State::Ending;
                 let native = self.native(node).expect("it is this node's");
                 native.holding.retain(|other| *other != op);
                 native.client.cancel(now, id);
@@ -131,10 +141,8 @@ impl Driver<'_> {
                 let Some(to) = lock.convert else { return };
                 if to == Conversion::Downgrade {
                     // From here on the user only reads.
-                    let true_ns = self.world.now_ns;
-                    let key = lock.wants[0].key;
-                    self.holds
-                        .change(true_ns, key, op, |hold| hold.mode = Mode::Shared);
+                    self.engine
+                        .believe_anew(lock.wants[0].key, op, |hold| hold.mode = Mode::Shared);
                 }
                 let native = self.native(node).expect("it is this node's");
                 native.client.convert(
@@ -255,18 +263,9 @@ impl Driver<'_> {
         }
     }
 
-    pub(super) fn arm_now(&mut self, node: NodeId) {
-        if node == BROKER {
-            self.after_broker_if_running();
-        } else {
-            self.after_client(node);
-        }
-    }
-
     /// A client was called, or there is room in its pipe: see what it wants.
     pub(super) fn after_client(&mut self, node: NodeId) {
-        let process = &self.world.node(node).process;
-        if process.is_dead() || process.paused_until(self.world.now_ns).is_some() {
+        if !self.engine.world.is_running(node) {
             return;
         }
         match self.client(node) {
@@ -300,7 +299,7 @@ impl Driver<'_> {
                 break;
             };
             self.told(node, event);
-            if self.violation.is_some() {
+            if self.engine.violation.is_some() {
                 return;
             }
         }
@@ -339,7 +338,6 @@ impl Driver<'_> {
     /// What the user may believe changes with every pong and renewal.
     fn refresh(&mut self, node: NodeId) {
         let now = self.now(node);
-        let true_ns = self.world.now_ns;
         let count = self.native(node).map_or(0, |native| native.holding.len());
         for place in 0..count {
             let plan = self.plan;
@@ -349,20 +347,11 @@ impl Driver<'_> {
                 Some(held) => held.good_until.map(lmx_core::Instant::as_nanos),
                 None => Some(0),
             };
-            let clock = &self.world.nodes[usize::from(node)].clock;
-            let until_ns = good_until.map_or(u64::MAX, |local| {
-                clock.true_ns(true_ns, local).unwrap_or(u64::MAX)
-            });
-            let lock = self.lock(self.tickets[op as usize]);
+            let until_ns = self.engine.true_deadline_ns(node, good_until);
+            let lock = self.engine.lock(self.engine.tickets[op as usize]);
             for want in &lock.wants {
-                if !self.is_judged(want.key) {
-                    continue;
-                }
-                let clash = self
-                    .holds
-                    .extend(true_ns, want.key, op, good_until, until_ns);
-                if let Some(other) = clash {
-                    self.overlap(op, want.key, other.op);
+                if self.is_judged(want.key) {
+                    self.engine.extend(want.key, op, good_until, until_ns);
                 }
             }
         }
@@ -376,63 +365,69 @@ impl Driver<'_> {
                 let op = id.as_u128() as u32;
                 let token = held.token.as_u64();
                 let good_until_ns = held.good_until.map(lmx_core::Instant::as_nanos);
-                match self.tickets[op as usize].state {
+                match self.engine.tickets[op as usize].state {
                     State::Waiting => {
                         self.native(node).expect("it is native").holding.push(op);
                         self.user_holds(op, token, good_until_ns);
                     }
                     State::Holding => self.upgraded(op),
                     // Withdrawn meanwhile; the client gives it back by itself.
-                    _ => sometimes!(self.marks, GrantCrossedCancel),
+                    _ => sometimes!(self.engine.marks, GrantCrossedCancel),
                 }
             }
             ClientEvent::Queued { id, ahead } => {
                 let op = id.as_u128() as u32;
-                sometimes!(self.marks, LongQueue, ahead >= 4);
-                self.note_op(node, Kind::Told, op, || format!("queued behind {ahead}"));
+                sometimes!(self.engine.marks, LongQueue, ahead >= 4);
+                self.engine
+                    .note_op(node, Kind::Told, op, || format!("queued behind {ahead}"));
             }
             ClientEvent::Refused { id, why } => {
                 let op = id.as_u128() as u32;
-                sometimes!(self.marks, TimedOut, why == Refusal::TimedOut);
-                sometimes!(self.marks, Busy, matches!(why, Refusal::Busy { .. }));
+                sometimes!(self.engine.marks, TimedOut, why == Refusal::TimedOut);
+                sometimes!(self.engine.marks, Busy, matches!(why, Refusal::Busy { .. }));
                 let deadlock = matches!(why, Refusal::Refused(AcquireError::Deadlock { .. }));
-                sometimes!(self.marks, DeadlockRefused, deadlock);
-                self.note_op(node, Kind::Told, op, || format!("refused: {}", brief(&why)));
+                sometimes!(self.engine.marks, DeadlockRefused, deadlock);
+                self.engine
+                    .note_op(node, Kind::Told, op, || format!("refused: {}", brief(&why)));
                 self.close(op);
             }
             ClientEvent::Lost { id, why } => {
                 let op = id.as_u128() as u32;
-                sometimes!(self.marks, Expired, why == Loss::Expired);
-                sometimes!(self.marks, Unconfirmed, why == Loss::Unconfirmed);
-                sometimes!(self.marks, Revoked, why == Loss::Revoked);
-                sometimes!(self.marks, SessionLost, why == Loss::SessionLost);
-                if self.tickets[op as usize].state == State::Holding {
-                    self.user_writes(op);
-                    self.user_leaves(op, "lost");
+                sometimes!(self.engine.marks, Expired, why == Loss::Expired);
+                sometimes!(self.engine.marks, Unconfirmed, why == Loss::Unconfirmed);
+                sometimes!(self.engine.marks, Revoked, why == Loss::Revoked);
+                sometimes!(self.engine.marks, SessionLost, why == Loss::SessionLost);
+                if self.engine.tickets[op as usize].state == State::Holding {
+                    self.engine.write_fenced(op);
+                    self.engine.unbelieve(op, "lost");
                 }
                 if let Some(native) = self.native(node) {
                     native.holding.retain(|other| *other != op);
                 }
-                self.note_op(node, Kind::Told, op, || format!("lost: {why}"));
+                self.engine
+                    .note_op(node, Kind::Told, op, || format!("lost: {why}"));
                 self.close(op);
             }
             ClientEvent::Released { id, result } => {
                 let op = id.as_u128() as u32;
-                self.note_op(node, Kind::Told, op, || format!("released: {result:?}"));
+                self.engine
+                    .note_op(node, Kind::Told, op, || format!("released: {result:?}"));
                 self.close(op);
             }
             ClientEvent::Cancelled { id } => {
                 let op = id.as_u128() as u32;
-                self.note_op(node, Kind::Told, op, || "cancelled".to_owned());
+                self.engine
+                    .note_op(node, Kind::Told, op, || "cancelled".to_owned());
                 self.close(op);
             }
             ClientEvent::Converted { id, result } => {
                 let op = id.as_u128() as u32;
-                self.note_op(node, Kind::Told, op, || format!("converted: {result:?}"));
-                sometimes!(self.marks, Downgraded, result.is_ok());
+                self.engine
+                    .note_op(node, Kind::Told, op, || format!("converted: {result:?}"));
+                sometimes!(self.engine.marks, Downgraded, result.is_ok());
             }
             ClientEvent::Failed { .. } => {
-                self.note(node, Kind::Told, None, None, || format!("{event:?}"));
+                self.engine.note(node, Kind::Told, || format!("{event:?}"));
                 let now = self.now(node);
                 if let Some(native) = self.native(node) {
                     native.client.reconnect(now);
@@ -440,23 +435,17 @@ impl Driver<'_> {
             }
             other => {
                 let contended = matches!(other, ClientEvent::Contended { .. });
-                sometimes!(self.marks, Contended, contended);
-                self.note(node, Kind::Told, None, None, || format!("{other:?}"));
+                sometimes!(self.engine.marks, Contended, contended);
+                self.engine.note(node, Kind::Told, || format!("{other:?}"));
             }
         }
     }
 
     fn upgraded(&mut self, op: u32) {
-        sometimes!(self.marks, Upgraded);
-        let true_ns = self.world.now_ns;
-        let lock = self.lock(self.tickets[op as usize]);
-        let key = lock.wants[0].key;
-        let clash = self
-            .holds
-            .change(true_ns, key, op, |hold| hold.mode = Mode::Exclusive);
-        if let Some(other) = clash {
-            self.overlap(op, key, other.op);
-        }
+        sometimes!(self.engine.marks, Upgraded);
+        let key = self.engine.key(op);
+        self.engine
+            .believe_anew(key, op, |hold| hold.mode = Mode::Exclusive);
     }
 }
 

@@ -1,8 +1,10 @@
 //! A live-mutex client, scripted: lines of JSON, no retries, one connection.
 
 use super::broker::request_id;
-use super::driver::{Act, ClientNode, Driver, State};
+use super::driver::{ClientNode, Driver};
 use super::net::{End, Way};
+use super::users::Act;
+use crate::engine::State;
 use crate::marks::sometimes;
 use crate::plan::fault::NodeId;
 use crate::plan::{Lock, MS, Mode};
@@ -73,7 +75,7 @@ impl Driver<'_> {
         if act == Act::Convert {
             return;
         }
-        let ticket = self.tickets[op as usize];
+        let ticket = self.engine.tickets[op as usize];
         let holding = ticket.state == State::Holding;
         if !holding {
             // Withdrawing is the end of its patience; the broker is told.
@@ -81,19 +83,19 @@ impl Driver<'_> {
                 return;
             }
         }
-        let key = self.lock(ticket).wants[0].key;
+        let key = self.engine.lock(ticket).wants[0].key;
         let uuid = request_id(self.plan, op);
         let fresh = request_id(self.plan, op | 1 << 31);
         let line = if holding {
-            self.user_writes(op);
-            self.user_leaves(op, "released");
+            self.engine.write_fenced(op);
+            self.engine.unbelieve(op, "released");
             format!(
                 "{{\"type\":\"unlock\",\"uuid\":\"{fresh}\",\"_uuid\":\"{uuid}\",\"key\":\"k{key}\",\"force\":false}}\n"
             )
         } else {
             format!("{{\"type\":\"lock-client-timeout\",\"uuid\":\"{uuid}\",\"key\":\"k{key}\"}}\n")
         };
-        self.world.trigger(Stage::Released, op);
+        self.engine.world.trigger(Stage::Released, op);
         if let Some(dialect) = self.dialect(node) {
             dialect.output.extend_from_slice(line.as_bytes());
             dialect.asks.retain(|ask| ask.op != op);
@@ -122,8 +124,8 @@ impl Driver<'_> {
         }
         let lost = std::mem::take(dialect).asks;
         for ask in lost {
-            if self.tickets[ask.op as usize].state == State::Holding {
-                self.user_leaves(ask.op, "connection lost");
+            if self.engine.tickets[ask.op as usize].state == State::Holding {
+                self.engine.unbelieve(ask.op, "connection lost");
             }
             self.close(ask.op);
         }
@@ -152,10 +154,10 @@ impl Driver<'_> {
     fn dialect_line(&mut self, node: NodeId, line: &[u8]) {
         let Ok(reply) = serde_json::from_slice::<serde_json::Value>(line) else {
             let detail = format!("a line is no JSON: {}", String::from_utf8_lossy(line));
-            self.violate(crate::Property::Answer, detail);
+            self.engine.violate(crate::Property::Answer, detail);
             return;
         };
-        self.note(node, Kind::Told, None, None, || reply.to_string());
+        self.engine.note(node, Kind::Told, || reply.to_string());
         let granted = reply["type"] == "lock" && reply["acquired"] == true;
         let Some(dialect) = self.dialect(node).filter(|_| granted) else {
             return;
@@ -165,11 +167,11 @@ impl Driver<'_> {
         let Some(ask) = dialect.asks.iter().copied().find(|ask| ask.uuid == uuid) else {
             return;
         };
-        if self.tickets[ask.op as usize].state != State::Waiting {
+        if self.engine.tickets[ask.op as usize].state != State::Waiting {
             return;
         }
-        sometimes!(self.marks, DialectGranted);
-        let key = self.lock(self.tickets[ask.op as usize]).wants[0].key;
+        sometimes!(self.engine.marks, DialectGranted);
+        let key = self.engine.lock(self.engine.tickets[ask.op as usize]).wants[0].key;
         let received = format!(
             "{{\"type\":\"lock-received\",\"uuid\":\"{}\",\"key\":\"k{key}\"}}\n",
             request_id(self.plan, ask.op)
@@ -177,7 +179,10 @@ impl Driver<'_> {
         let dialect = self.dialect(node).expect("it is one");
         dialect.output.extend_from_slice(received.as_bytes());
         let token = reply["fencingToken"].as_u64().unwrap_or(0);
-        let lease_ns = self.lock(self.tickets[ask.op as usize]).lease_ns;
+        let lease_ns = self
+            .engine
+            .lock(self.engine.tickets[ask.op as usize])
+            .lease_ns;
         // A careful user counts from when it asked.
         let margin_ns = lease_ns / 1_000_000 * u64::from(self.setup.drift_ppm_max);
         let good_until_ns = (lease_ns > 0).then(|| ask.sent_ns + lease_ns - margin_ns);

@@ -79,7 +79,8 @@ impl HostileNode {
 
 impl Driver<'_> {
     pub(super) fn be_hostile(&mut self, node: NodeId, op: u32, what: Hostile) {
-        self.note(node, Kind::Ask, Some(op), None, || format!("{what:?}"));
+        self.engine
+            .note_about(node, Kind::Ask, (Some(op), None), || format!("{what:?}"));
         let output = self.hostile_bytes(op, what);
         if !matches!(self.client(node), ClientNode::Hostile(_)) {
             return;
@@ -105,7 +106,7 @@ impl Driver<'_> {
 
     pub(super) fn hostile_disconnected(&mut self, conn: u32) {
         let node = self.conns[conn as usize].node;
-        sometimes!(self.marks, HostileAnswered);
+        sometimes!(self.engine.marks, HostileAnswered);
         if let ClientNode::Hostile(hostile) = self.client(node) {
             hostile.conns.retain(|line| line.conn != conn);
         }
@@ -133,7 +134,7 @@ impl Driver<'_> {
     }
 
     fn hostile_bytes(&self, op: u32, what: Hostile) -> Vec<u8> {
-        let draws = self.world.draws.of(0x6576_696c).of(u64::from(op));
+        let draws = self.engine.world.draws.of(0x6576_696c).of(u64::from(op));
         let garbage = |count: u32| (0..u64::from(count)).map(|n| draws.bits(n) as u8);
         let mut bytes = Vec::new();
         let mut session = Session::default();

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use lmx_core::broker::ConnectionId;
 
+use super::driver::BROKER;
 use crate::oracle::ledger::Tap;
 use crate::plan::fault::NodeId;
 
@@ -13,6 +14,16 @@ use crate::plan::fault::NodeId;
 pub(super) enum Way {
     ToBroker,
     ToClient,
+}
+
+impl Way {
+    /// The other way.
+    pub(super) const fn back(self) -> Self {
+        match self {
+            Self::ToBroker => Self::ToClient,
+            Self::ToClient => Self::ToBroker,
+        }
+    }
 }
 
 /// The state of one end of a connection.
@@ -49,6 +60,22 @@ impl Conn {
             to_broker: Pipe::default(),
             to_client: Pipe::default(),
             tap: Tap::new(frame_bytes_max),
+        }
+    }
+
+    /// From which node to which `way` leads.
+    pub(super) const fn ends(&self, way: Way) -> (NodeId, NodeId) {
+        match way {
+            Way::ToBroker => (self.node, BROKER),
+            Way::ToClient => (BROKER, self.node),
+        }
+    }
+
+    /// The end that `way` leads to.
+    pub(super) const fn reader(&mut self, way: Way) -> &mut End {
+        match way {
+            Way::ToBroker => &mut self.broker_end,
+            Way::ToClient => &mut self.client_end,
         }
     }
 

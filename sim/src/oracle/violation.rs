@@ -45,6 +45,7 @@ properties! {
     Memory "memory" "Memory and buffers stay within their formula.",
     Invariant "invariant" "The state is internally consistent.",
     Panic "panic" "Nothing panics.",
+    Livelock "livelock" "The world goes on: what happens at one instant, and in a run, comes to an end.",
     Liveness "liveness" "After everything has healed, every request is answered in time.",
     Drain "drain" "After everything has healed and ended, nothing is left.",
     Determinism "determinism" "The same seed gives the same run.",

@@ -1,0 +1,81 @@
+//! The end: faults are over, everybody is answered, says goodbye, and leaves nothing.
+
+use super::ClientSetup;
+use super::conns::KEEPALIVE_NS;
+use super::driver::{Driver, Event};
+use crate::engine::Ticket;
+use crate::oracle::Property;
+use crate::plan::SECOND;
+use crate::world::Links;
+
+impl Driver<'_> {
+    pub(super) fn heal(&mut self) {
+        let mut bound_ns = 120 * SECOND + 4 * self.setup.idle_ns_max + self.longest_window_ns();
+        for ticket in self.engine.tickets.iter().filter(|ticket| ticket.is_open()) {
+            let lock = self.engine.lock(*ticket);
+            // Its holder may have crashed, or given it up.
+            bound_ns += lock.hold_ns + lock.lock_delay_ns + lock.lease_ns;
+        }
+        let outlasting = self
+            .plan
+            .locks()
+            .filter(|lock| lock.keep || lock.abandon || lock.lock_delay_ns > 0)
+            .map(|lock| lock.lease_ns + lock.lock_delay_ns);
+        bound_ns += 2 * outlasting.max().unwrap_or(0);
+        let world = &mut self.engine.world;
+        world.schedule(world.now_ns + bound_ns, Event::Deadline);
+        self.close_down_if_idle();
+    }
+
+    pub(super) fn deadline(&mut self) {
+        if self.closing {
+            return;
+        }
+        if let Some(detail) = self.engine.unanswered(Ticket::is_open) {
+            self.engine.violate(Property::Liveness, detail);
+        }
+        self.engine.over = true;
+    }
+
+    /// Once healed and idle, everybody says goodbye, and nothing may be left.
+    pub(super) fn close_down_if_idle(&mut self) {
+        if self.closing || self.engine.open > 0 || !self.engine.world.is_healed() {
+            return;
+        }
+        self.closing = true;
+        for node in 1..=self.plan.clients {
+            if !self.engine.world.node(node).process.is_dead() {
+                self.close_client(node);
+            }
+        }
+        let longest_ns = self
+            .plan
+            .locks()
+            .map(|lock| lock.lease_ns + 2 * lock.lock_delay_ns);
+        let bound_ns = 60 * SECOND
+            + 2 * KEEPALIVE_NS
+            + 3 * self.setup.idle_ns_max
+            + self.setup.handshake_ns_max
+            + 2 * self.longest_window_ns()
+            + longest_ns.max().unwrap_or(0)
+            + 40 * Links::delay_ns_max(&self.plan.network);
+        let world = &mut self.engine.world;
+        world.schedule(world.now_ns + bound_ns, Event::Drained);
+    }
+
+    pub(super) fn drained(&mut self) {
+        if let Some(left) = self.broker_left() {
+            self.engine.violate(Property::Drain, left);
+        }
+        self.engine.over = true;
+    }
+
+    fn longest_window_ns(&self) -> u64 {
+        let windows = self.setup.clients.iter().map(|client| match client {
+            ClientSetup::Native { window_ns } => *window_ns,
+            _ => 0,
+        });
+        // Clients without a window of their own in the plan have four seconds.
+        windows.max().unwrap_or(0).max(4 * SECOND)
+    }
+}
