@@ -5,6 +5,7 @@ use std::time::Duration;
 use lmx_core::broker::{Broker, BrokerConfig, ConnectionId, Durability, Record};
 use lmx_core::{FencingToken, TableConfig};
 
+use super::conns::{write, write_end};
 use super::driver::{BROKER, Driver, Event};
 use super::net::{Conn, End, Way};
 use crate::marks::sometimes;
@@ -12,6 +13,9 @@ use crate::oracle::Property;
 use crate::oracle::ledger::{Ledger, key_name};
 use crate::plan::Plan;
 use crate::trace::Kind;
+
+/// A machine that has more to say than so many times, in one instant, never ends.
+pub(super) const TURNS_MAX: u32 = 100_000;
 
 /// The broker over all its runs.
 #[derive(Debug, Default)]
@@ -230,8 +234,12 @@ impl Driver<'_> {
 
     /// The broker was called: judge it, write what it has to say, arm its timer.
     pub(super) fn after_broker(&mut self) {
-        loop {
+        for turn in 0.. {
             self.look();
+            if turn > TURNS_MAX {
+                let detail = format!("the broker asks to be served more than {TURNS_MAX} times");
+                self.engine.violate(Property::Livelock, detail);
+            }
             if self.engine.violation.is_some() {
                 return;
             }
@@ -274,46 +282,8 @@ impl Driver<'_> {
 
     /// One connection has changed: write, read again, or close.
     fn serve(&mut self, conn: u32, id: ConnectionId) {
+        while self.write_output(conn, id) {}
         let now = self.now(BROKER);
-        loop {
-            let Some(broker) = &mut self.broker.broker else {
-                return;
-            };
-            let output = broker.output(id);
-            let bound =
-                2 * self.setup.output_bytes_max as usize + self.setup.frame_bytes_max as usize;
-            if output.len() > bound + 1024 {
-                let detail = format!(
-                    "{} bytes are queued towards client {}; {bound} are allowed",
-                    output.len(),
-                    self.conns[conn as usize].node - 1
-                );
-                self.engine.violate(Property::Memory, detail);
-                return;
-            }
-            if output.is_empty() {
-                break;
-            }
-            // The borrow checker wants the bytes out of the broker's hands.
-            let mut bytes = std::mem::take(&mut self.broker_scratch);
-            bytes.clear();
-            bytes.extend_from_slice(output);
-            let taken = self.write(conn, Way::ToClient, &bytes);
-            let state = &mut self.conns[conn as usize];
-            let verdict = self
-                .ledger
-                .said(now.as_nanos(), &mut state.tap, &bytes[..taken]);
-            self.broker_scratch = bytes;
-            self.judge(verdict);
-            let Some(broker) = &mut self.broker.broker else {
-                return;
-            };
-            broker.consume_output(now, id, taken);
-            self.look();
-            if taken == 0 {
-                break;
-            }
-        }
         let Some(broker) = &mut self.broker.broker else {
             return;
         };
@@ -323,17 +293,46 @@ impl Driver<'_> {
                 self.conns[conn as usize].broker_end = End::Closed;
                 broker.handle_disconnect(now, id);
                 self.broker.conns.retain(|(other, _)| *other != id);
-                self.write_end(conn, Way::ToClient);
+                write_end(&mut self.engine, &mut self.conns, conn, Way::ToClient);
             }
         } else if broker.wants_input(id) {
             let pipe = &mut self.conns[conn as usize].to_broker;
             if std::mem::take(&mut pipe.refused) {
                 let way = Way::ToBroker;
-                self.engine
-                    .world
-                    .schedule(self.engine.world.now_ns, Event::Deliver { conn, way });
+                let world = &mut self.engine.world;
+                world.schedule(world.now_ns, Event::Deliver { conn, way });
             }
         }
+    }
+
+    /// Writes what the connection's window takes. Returns whether it took anything.
+    fn write_output(&mut self, conn: u32, id: ConnectionId) -> bool {
+        let now = self.now(BROKER);
+        let Some(broker) = &mut self.broker.broker else {
+            return false;
+        };
+        let output = broker.output(id);
+        let bound = 2 * self.setup.output_bytes_max as usize + self.setup.frame_bytes_max as usize;
+        if output.len() > bound + 1024 {
+            let detail = format!(
+                "{} bytes are queued towards client {}; {bound} are allowed",
+                output.len(),
+                self.conns[conn as usize].node - 1
+            );
+            self.engine.violate(Property::Memory, detail);
+            return false;
+        }
+        if output.is_empty() {
+            return false;
+        }
+        let way = Way::ToClient;
+        let taken = write(&mut self.engine, &mut self.conns, conn, way, output);
+        let tap = &mut self.conns[conn as usize].tap;
+        let verdict = self.ledger.said(now.as_nanos(), tap, &output[..taken]);
+        broker.consume_output(now, id, taken);
+        self.judge(verdict);
+        self.look();
+        taken > 0
     }
 
     /// Connections that the broker has taken a session from, by itself.

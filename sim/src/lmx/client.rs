@@ -6,13 +6,15 @@ use std::time::Duration;
 use lmx_core::client::{Client, ClientConfig, ClientEvent, LockRequest, Loss, Query, Refusal};
 use lmx_core::table::{AcquireError, Conversion as CoreConversion};
 
-use super::broker::{key_bytes, request_id};
+use super::broker::{TURNS_MAX, key_bytes, request_id};
+use super::conns::{write, write_end};
 use super::driver::{ClientNode, Driver};
 use super::net::{End, Way};
 use super::users::Act;
 use super::{ClientSetup, Question};
 use crate::engine::State;
 use crate::marks::sometimes;
+use crate::oracle::Property;
 use crate::plan::fault::NodeId;
 use crate::plan::{Conversion, Lock, Mode, Wait};
 use crate::trace::Kind;
@@ -277,7 +279,12 @@ impl Driver<'_> {
 
     pub(super) fn after_native(&mut self, node: NodeId) {
         let now = self.now(node);
-        loop {
+        for turn in 0.. {
+            if turn > TURNS_MAX {
+                let detail = format!("a client has more than {TURNS_MAX} things to say at once");
+                self.engine.violate(Property::Livelock, detail);
+                return;
+            }
             let Some(native) = self.native(node) else {
                 return;
             };
@@ -311,24 +318,22 @@ impl Driver<'_> {
     }
 
     fn native_write(&mut self, node: NodeId, conn: u32) {
-        if self.conns[conn as usize].client_end != End::Open {
+        let ClientNode::Native(native) = &mut self.clients[usize::from(node) - 1] else {
             return;
+        };
+        if self.conns[conn as usize].client_end == End::Open {
+            let output = native.client.output();
+            let way = Way::ToBroker;
+            let taken = write(&mut self.engine, &mut self.conns, conn, way, output);
+            native.client.consume_output(taken);
         }
-        let mut bytes = std::mem::take(&mut self.client_scratch);
-        bytes.clear();
-        let native = self.native(node).expect("it is native");
-        bytes.extend_from_slice(native.client.output());
-        let taken = self.write(conn, Way::ToBroker, &bytes);
-        self.client_scratch = bytes;
-        let native = self.native(node).expect("it is native");
-        native.client.consume_output(taken);
     }
 
     fn native_close(&mut self, node: NodeId, conn: u32) {
         let now = self.now(node);
         let end = std::mem::replace(&mut self.conns[conn as usize].client_end, End::Closed);
         if end == End::Open {
-            self.write_end(conn, Way::ToBroker);
+            write_end(&mut self.engine, &mut self.conns, conn, Way::ToBroker);
         }
         let native = self.native(node).expect("it is native");
         native.conn = None;

@@ -3,6 +3,7 @@
 use super::ClientSetup;
 use super::driver::{BROKER, Driver, Event};
 use super::net::{Chunk, Conn, End, Way};
+use crate::engine::Engine;
 use crate::marks::sometimes;
 use crate::plan::fault::NodeId;
 use crate::plan::{MS, SECOND};
@@ -12,6 +13,47 @@ use crate::trace::Kind;
 const CONNECT_NS_MAX: u64 = 3 * SECOND;
 /// A kernel's keep-alive gives a dead connection up after so long.
 pub(super) const KEEPALIVE_NS: u64 = 75 * SECOND;
+
+/// Writes to a connection; says how much its window took.
+pub(super) fn write(
+    engine: &mut Engine<'_, Event>,
+    conns: &mut [Conn],
+    conn: u32,
+    way: Way,
+    bytes: &[u8],
+) -> usize {
+    let state = &mut conns[conn as usize];
+    if state.broken {
+        // The kernel takes it in, and it goes nowhere.
+        return bytes.len();
+    }
+    let window_bytes = engine.plan.network.window_bytes;
+    let taken = state.pipe(way).push(bytes, window_bytes);
+    sometimes!(engine.marks, WindowFull, taken < bytes.len());
+    if taken > 0 {
+        send_chunk(engine, state, conn, way);
+    }
+    taken
+}
+
+/// Ends a stream in good order: what was written still arrives.
+pub(super) fn write_end(engine: &mut Engine<'_, Event>, conns: &mut [Conn], conn: u32, way: Way) {
+    let state = &mut conns[conn as usize];
+    if !state.broken {
+        state.pipe(way).push_end();
+        send_chunk(engine, state, conn, way);
+    }
+}
+
+/// What was last put into the pipe arrives, after what was put in before.
+fn send_chunk(engine: &mut Engine<'_, Event>, state: &mut Conn, conn: u32, way: Way) {
+    let (from, to) = state.ends(way);
+    let world = &mut engine.world;
+    let at_ns = world.links.arrival_ns(world.now_ns, from, to);
+    let last_ns = &mut state.pipe(way).last_arrival_ns;
+    *last_ns = at_ns.max(*last_ns);
+    world.schedule(*last_ns, Event::Deliver { conn, way });
+}
 
 impl Driver<'_> {
     // Connecting.
@@ -73,42 +115,6 @@ impl Driver<'_> {
     }
 
     // Bytes.
-
-    /// Writes to a connection; says how much its window took.
-    pub(super) fn write(&mut self, conn: u32, way: Way, bytes: &[u8]) -> usize {
-        let state = &mut self.conns[conn as usize];
-        if state.broken {
-            // The kernel takes it in, and it goes nowhere.
-            return bytes.len();
-        }
-        let window_bytes = self.plan.network.window_bytes;
-        let taken = state.pipe(way).push(bytes, window_bytes);
-        sometimes!(self.engine.marks, WindowFull, taken < bytes.len());
-        if taken > 0 {
-            self.send_chunk(conn, way);
-        }
-        taken
-    }
-
-    /// Ends a stream in good order: what was written still arrives.
-    pub(super) fn write_end(&mut self, conn: u32, way: Way) {
-        let state = &mut self.conns[conn as usize];
-        if !state.broken {
-            state.pipe(way).push_end();
-            self.send_chunk(conn, way);
-        }
-    }
-
-    /// What was last put into the pipe arrives, after what was put in before.
-    fn send_chunk(&mut self, conn: u32, way: Way) {
-        let at_ns = self.arrival_ns(conn, way);
-        let last_ns = &mut self.conns[conn as usize].pipe(way).last_arrival_ns;
-        *last_ns = at_ns.max(*last_ns);
-        let at_ns = *last_ns;
-        self.engine
-            .world
-            .schedule(at_ns, Event::Deliver { conn, way });
-    }
 
     pub(super) fn deliver(&mut self, conn: u32, way: Way) {
         if self.held_up(conn, way, Event::Deliver { conn, way }) {
@@ -319,16 +325,12 @@ impl Driver<'_> {
 
     // The way itself.
 
-    fn arrival_ns(&self, conn: u32, way: Way) -> u64 {
-        let (from, to) = self.conns[conn as usize].ends(way);
-        let world = &self.engine.world;
-        world.links.arrival_ns(world.now_ns, from, to)
-    }
-
     /// `event` happens at the other end, when what is sent now gets there.
     fn send(&mut self, conn: u32, way: Way, event: Event) {
-        let at_ns = self.arrival_ns(conn, way);
-        self.engine.world.schedule(at_ns, event);
+        let (from, to) = self.conns[conn as usize].ends(way);
+        let world = &mut self.engine.world;
+        let at_ns = world.links.arrival_ns(world.now_ns, from, to);
+        world.schedule(at_ns, event);
     }
 
     /// Whether what has arrived is held up; then `again` is scheduled for the end of that.

@@ -1,6 +1,7 @@
 //! A live-mutex client, scripted: lines of JSON, no retries, one connection.
 
 use super::broker::request_id;
+use super::conns::{write, write_end};
 use super::driver::{ClientNode, Driver};
 use super::net::{End, Way};
 use super::users::Act;
@@ -190,20 +191,17 @@ impl Driver<'_> {
     }
 
     pub(super) fn after_dialect(&mut self, node: NodeId) {
-        let Some(dialect) = self.dialect(node) else {
+        let ClientNode::Dialect(dialect) = &mut self.clients[usize::from(node) - 1] else {
             return;
         };
-        let (Some(conn), true) = (dialect.conn, dialect.connected) else {
-            return;
-        };
-        if dialect.output.is_empty() {
-            return;
+        if let (Some(conn), true) = (dialect.conn, dialect.connected)
+            && !dialect.output.is_empty()
+        {
+            let way = Way::ToBroker;
+            let output = &dialect.output;
+            let taken = write(&mut self.engine, &mut self.conns, conn, way, output);
+            dialect.output.drain(..taken);
         }
-        let bytes = std::mem::take(&mut dialect.output);
-        let taken = self.write(conn, Way::ToBroker, &bytes);
-        let dialect = self.dialect(node).expect("it is one");
-        dialect.output = bytes;
-        dialect.output.drain(..taken);
     }
 
     /// The process leaves: its kernel closes the connection.
@@ -216,7 +214,7 @@ impl Driver<'_> {
         for conn in conns {
             let end = std::mem::replace(&mut self.conns[conn as usize].client_end, End::Closed);
             if end == End::Open {
-                self.write_end(conn, Way::ToBroker);
+                write_end(&mut self.engine, &mut self.conns, conn, Way::ToBroker);
             }
         }
     }

@@ -87,6 +87,22 @@ pub(super) enum ClientNode {
     Hostile(HostileNode),
 }
 
+/// When a node is next woken.
+#[derive(Clone, Copy, Debug)]
+struct Alarm {
+    /// On the node's clock.
+    at: Instant,
+    /// The event that is its own; others were scheduled before.
+    stamp: u32,
+}
+
+impl Alarm {
+    const NEVER: Self = Self {
+        at: Instant::from_nanos(u64::MAX),
+        stamp: 0,
+    };
+}
+
 pub(super) struct Driver<'p> {
     pub(super) engine: Engine<'p, Event>,
     pub(super) plan: &'p Plan,
@@ -99,11 +115,9 @@ pub(super) struct Driver<'p> {
     pub(super) ledger: Ledger,
     /// Keys of which holders' beliefs are not compared.
     pub(super) unjudged: Vec<u32>,
-    /// For each node, when it is next woken, and the stamp of that waking.
-    alarms: Vec<(u64, u32)>,
+    /// For each node, when it is next woken.
+    alarms: Vec<Alarm>,
     stamp: u32,
-    pub(super) broker_scratch: Vec<u8>,
-    pub(super) client_scratch: Vec<u8>,
     /// What was last traced of each key at the broker.
     pub(super) pages: Vec<(Vec<u32>, usize)>,
 }
@@ -130,10 +144,8 @@ impl<'p> Driver<'p> {
             closing: false,
             ledger: Ledger::new(setup.keys, plan.ops_bound(), setup.kept_from_ns()),
             unjudged: unjudged(plan),
-            alarms: vec![(u64::MAX, 0); usize::from(engine.nodes())],
+            alarms: vec![Alarm::NEVER; usize::from(engine.nodes())],
             stamp: 0,
-            broker_scratch: Vec::new(),
-            client_scratch: Vec::new(),
             pages: Vec::new(),
             engine,
         };
@@ -161,34 +173,29 @@ impl<'p> Driver<'p> {
 
     /// Wakes `node` at `at`, of its own clock; what was set before no longer matters.
     pub(super) fn arm(&mut self, node: NodeId, at: Option<Instant>) {
-        let world = &mut self.engine.world;
-        let clock = &world.node(node).clock;
-        let Some(at_ns) = at.and_then(|at| clock.true_ns(world.now_ns, at.as_nanos())) else {
-            return;
-        };
         let alarm = &mut self.alarms[usize::from(node)];
         // An alarm that comes too early only finds that nothing is due.
-        if alarm.0 <= at_ns {
+        let Some(at) = at.filter(|at| *at < alarm.at) else {
             return;
-        }
+        };
+        let world = &mut self.engine.world;
+        let clock = &world.node(node).clock;
+        let Some(at_ns) = clock.true_ns(world.now_ns, at.as_nanos()) else {
+            return;
+        };
         self.stamp += 1;
         let stamp = self.stamp;
-        *alarm = (at_ns, stamp);
+        *alarm = Alarm { at, stamp };
         world.schedule(at_ns, Event::Wake { node, stamp });
     }
 
     fn wake(&mut self, node: NodeId, stamp: u32) {
         let alarm = &mut self.alarms[usize::from(node)];
-        if alarm.1 != stamp {
+        if alarm.stamp != stamp || self.engine.put_off(node, Event::Wake { node, stamp }) {
             return;
         }
+        *alarm = Alarm::NEVER;
         let world = &mut self.engine.world;
-        if let Some(until_ns) = world.paused_until(node) {
-            alarm.0 = until_ns;
-            world.schedule(until_ns, Event::Wake { node, stamp });
-            return;
-        }
-        *alarm = (u64::MAX, 0);
         world.digest.add(world.now_ns ^ u64::from(node) << 56);
         if node == BROKER {
             self.broker_timeout();
@@ -248,7 +255,7 @@ impl<'p> engine::Driver<'p> for Driver<'p> {
     }
 
     fn handle_crash(&mut self, node: NodeId, silently: bool) {
-        self.alarms[usize::from(node)] = (u64::MAX, 0);
+        self.alarms[usize::from(node)] = Alarm::NEVER;
         self.crash_conns(node, silently);
         if node == BROKER {
             sometimes!(self.engine.marks, ServerCrashed, self.engine.open > 0);
@@ -271,7 +278,7 @@ impl<'p> engine::Driver<'p> for Driver<'p> {
     }
 
     fn handle_clock_change(&mut self, node: NodeId) {
-        self.alarms[usize::from(node)] = (u64::MAX, 0);
+        self.alarms[usize::from(node)] = Alarm::NEVER;
         if self.engine.world.node(node).process.is_dead() {
             return;
         }

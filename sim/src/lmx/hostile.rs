@@ -7,6 +7,7 @@ use lmx_core::{Mode, RequestId};
 use serde::{Deserialize, Serialize};
 
 use super::broker::{key_bytes, request_id};
+use super::conns::write;
 use super::driver::{ClientNode, Driver};
 use super::net::Way;
 use crate::marks::sometimes;
@@ -66,6 +67,8 @@ struct Line {
     conn: u32,
     connected: bool,
     output: Vec<u8>,
+    /// How much of it is.
+    written: usize,
 }
 
 impl HostileNode {
@@ -91,6 +94,7 @@ impl Driver<'_> {
                 conn,
                 connected: false,
                 output,
+                written: 0,
             });
         }
     }
@@ -113,22 +117,14 @@ impl Driver<'_> {
     }
 
     pub(super) fn after_hostile(&mut self, node: NodeId) {
-        let ClientNode::Hostile(hostile) = self.client(node) else {
+        let ClientNode::Hostile(hostile) = &mut self.clients[usize::from(node) - 1] else {
             return;
         };
-        for place in 0..hostile.conns.len() {
-            let ClientNode::Hostile(hostile) = self.client(node) else {
-                return;
-            };
-            let line = &mut hostile.conns[place];
-            if !line.connected || line.output.is_empty() {
-                continue;
-            }
-            let (conn, bytes) = (line.conn, std::mem::take(&mut line.output));
-            let taken = self.write(conn, Way::ToBroker, &bytes);
-            if let ClientNode::Hostile(hostile) = self.client(node) {
-                hostile.conns[place].output = bytes;
-                hostile.conns[place].output.drain(..taken);
+        for line in hostile.conns.iter_mut().filter(|line| line.connected) {
+            let rest = &line.output[line.written..];
+            if !rest.is_empty() {
+                let way = Way::ToBroker;
+                line.written += write(&mut self.engine, &mut self.conns, line.conn, way, rest);
             }
         }
     }
