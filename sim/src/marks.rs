@@ -57,6 +57,7 @@ marks! {
     Unconfirmed "a holder stopped believing because it heard nothing",
     Revoked "a hold was ended by force",
     SessionLost "a session ended with its holds",
+    Reopened "a client ended its session and began another",
     Contended "a holder was told that somebody waits",
     Downgraded "a hold was downgraded",
     Upgraded "a hold was upgraded",

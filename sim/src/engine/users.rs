@@ -203,22 +203,27 @@ impl<'p, E: Copy> Engine<'p, E> {
         }
     }
 
+    /// The operations of a node that are on their way.
+    pub(crate) fn open_of(&self, node: NodeId) -> Vec<u32> {
+        let tickets = self.tickets.iter().enumerate();
+        tickets
+            .filter(|(_, ticket)| ticket.is_open() && self.node_of(**ticket) == node)
+            .map(|(op, _)| op as u32)
+            .collect()
+    }
+
     /// A client's process died, and its users with it. Returns the operations that ended so.
     pub(crate) fn crash_users(&mut self, node: NodeId) -> Vec<u32> {
         self.holds.forget(node);
-        let mut ended = Vec::new();
-        for op in 0..self.tickets.len() as u32 {
-            let ticket = self.tickets[op as usize];
-            if !ticket.is_open() || self.node_of(ticket) != node {
-                continue;
+        let ended = self.open_of(node);
+        for op in &ended {
+            let state = self.tickets[*op as usize].state;
+            sometimes!(self.marks, CrashedHolding, state == State::Holding);
+            sometimes!(self.marks, CrashedWaiting, state == State::Waiting);
+            if state == State::Holding {
+                self.note_op(node, Kind::Unhold, *op, || "crashed".to_owned());
             }
-            sometimes!(self.marks, CrashedHolding, ticket.state == State::Holding);
-            sometimes!(self.marks, CrashedWaiting, ticket.state == State::Waiting);
-            if ticket.state == State::Holding {
-                self.note_op(node, Kind::Unhold, op, || "crashed".to_owned());
-            }
-            self.close(op);
-            ended.push(op);
+            self.close(*op);
         }
         ended
     }

@@ -166,7 +166,7 @@ impl Driver<'_> {
     /// connection is gone, which may be before the client does: that is the bargain.
     fn without_window(&mut self, conn: u32) {
         let node = self.conns[conn as usize].node;
-        if !self.has_window(node) {
+        if self.window_ns(node - 1) == 0 {
             self.engine.holds.forget(node);
         }
     }

@@ -16,9 +16,12 @@ use crate::engine::State;
 use crate::marks::sometimes;
 use crate::oracle::Property;
 use crate::plan::fault::NodeId;
-use crate::plan::{Conversion, Lock, Mode, Wait};
+use crate::plan::{Conversion, Lock, Mode, SECOND, Wait};
 use crate::trace::Kind;
 use crate::world::Stage;
+
+/// The resume window of clients that the plan's setup does not name.
+pub(super) const WINDOW_NS: u64 = 4 * SECOND;
 
 /// A native client.
 #[derive(Debug)]
@@ -27,10 +30,14 @@ pub(super) struct Native {
     conn: Option<u32>,
     /// Operations that its user believes to hold.
     holding: Vec<u32>,
+    /// Sessions that this process has ended to begin another.
+    reopened: u32,
+    /// It is ending one of them.
+    reopens: bool,
 }
 
 impl Driver<'_> {
-    pub(super) fn new_native(&self, id: u16, window_ns: u64) -> Native {
+    pub(super) fn new_native(&self, id: u16, window_ns: u64, reopened: u32) -> Native {
         let node = id + 1;
         let life = self.engine.world.node(node).process.life();
         let draws = self.engine.world.draws.of(0x636c_6965).of(u64::from(node));
@@ -38,7 +45,7 @@ impl Driver<'_> {
             resume_window: Duration::from_nanos(window_ns),
             name: format!("client {id}"),
             drift_ppm_max: self.setup.drift_ppm_max,
-            seed: draws.bits(u64::from(life)),
+            seed: draws.bits(u64::from(life) | u64::from(reopened) << 32),
             frame_bytes_max: 1 << 20,
             ..ClientConfig::default()
         };
@@ -46,6 +53,8 @@ impl Driver<'_> {
             client: Client::new(self.now(node), config),
             conn: None,
             holding: Vec::new(),
+            reopened,
+            reopens: false,
         }
     }
 
@@ -56,11 +65,12 @@ impl Driver<'_> {
         }
     }
 
-    pub(super) fn has_window(&self, node: NodeId) -> bool {
-        match self.setup.clients.get(usize::from(node) - 1) {
-            Some(ClientSetup::Native { window_ns }) => *window_ns > 0,
-            Some(_) => false,
-            None => true,
+    /// The resume window of a client; of native ones without a setup of their own, too.
+    pub(super) fn window_ns(&self, id: u16) -> u64 {
+        match self.setup.clients.get(usize::from(id)) {
+            Some(ClientSetup::Native { window_ns }) => *window_ns,
+            Some(_) => 0,
+            None => WINDOW_NS,
         }
     }
 
@@ -189,12 +199,37 @@ impl Driver<'_> {
         }
     }
 
+    /// Ends the session, and begins another when that is over.
     pub(super) fn reopen(&mut self, node: NodeId) {
         let now = self.now(node);
         if let Some(native) = self.native(node) {
             native.client.close(now);
+            native.reopens = true;
             self.after_native(node);
         }
+    }
+
+    /// Begins another session, if the client was to and the old one is over.
+    fn begin_anew(&mut self, node: NodeId) -> bool {
+        let window_ns = self.window_ns(node - 1);
+        let reopened = match self.native(node) {
+            Some(native) if native.reopens && native.client.is_closed() => native.reopened + 1,
+            _ => return false,
+        };
+        if self.closing {
+            return false;
+        }
+        sometimes!(self.engine.marks, Reopened);
+        let anew = self.new_native(node - 1, window_ns, reopened);
+        *self.client(node) = ClientNode::Native(Box::new(anew));
+        // What is kept beyond the old session is nobody's here.
+        for op in self.engine.open_of(node) {
+            if self.engine.tickets[op as usize].state == State::Holding {
+                self.engine.unbelieve(op, "its session ended");
+            }
+            self.close(op);
+        }
+        true
     }
 
     pub(super) fn close_client(&mut self, node: NodeId) {
@@ -303,6 +338,9 @@ impl Driver<'_> {
             }
             let native = self.native(node).expect("it is native");
             let Some(event) = native.client.poll_event() else {
+                if self.begin_anew(node) {
+                    continue;
+                }
                 break;
             };
             self.told(node, event);

@@ -14,8 +14,8 @@ use crate::marks::sometimes;
 use crate::oracle::ledger::{Ledger, Verdict};
 use crate::oracle::{Property, Violation};
 use crate::outcome::{Outcome, RunOptions};
+use crate::plan::Plan;
 use crate::plan::fault::NodeId;
-use crate::plan::{Plan, SECOND};
 use crate::trace::Kind;
 
 /// The broker's node.
@@ -157,10 +157,9 @@ impl<'p> Driver<'p> {
         match self.setup.clients.get(usize::from(id)) {
             Some(ClientSetup::Dialect) => ClientNode::Dialect(Dialect::default()),
             Some(ClientSetup::Hostile) => ClientNode::Hostile(HostileNode::default()),
-            Some(ClientSetup::Native { window_ns }) => {
-                ClientNode::Native(Box::new(self.new_native(id, *window_ns)))
+            Some(ClientSetup::Native { .. }) | None => {
+                ClientNode::Native(Box::new(self.new_native(id, self.window_ns(id), 0)))
             }
-            None => ClientNode::Native(Box::new(self.new_native(id, 4 * SECOND))),
         }
     }
 
@@ -272,7 +271,10 @@ impl<'p> engine::Driver<'p> for Driver<'p> {
             return;
         }
         self.clients[usize::from(node) - 1] = self.new_client(node - 1);
-        if !self.closing {
+        if self.closing {
+            // It leaves before it has come.
+            self.close_client(node);
+        } else {
             self.start_client(node);
         }
     }

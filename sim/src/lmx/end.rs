@@ -1,6 +1,6 @@
 //! The end: faults are over, everybody is answered, says goodbye, and leaves nothing.
 
-use super::ClientSetup;
+use super::client::WINDOW_NS;
 use super::conns::KEEPALIVE_NS;
 use super::driver::{Driver, Event};
 use crate::engine::Ticket;
@@ -71,11 +71,7 @@ impl Driver<'_> {
     }
 
     fn longest_window_ns(&self) -> u64 {
-        let windows = self.setup.clients.iter().map(|client| match client {
-            ClientSetup::Native { window_ns } => *window_ns,
-            _ => 0,
-        });
-        // Clients without a window of their own in the plan have four seconds.
-        windows.max().unwrap_or(0).max(4 * SECOND)
+        let windows = (0..self.plan.clients).map(|id| self.window_ns(id));
+        windows.max().unwrap_or(0).max(WINDOW_NS)
     }
 }

@@ -101,6 +101,7 @@ struct Mix {
     abandons: u32,
     questions: u32,
     forces: u32,
+    reopens: u32,
 }
 
 impl Mix {
@@ -144,6 +145,7 @@ impl Mix {
             abandons: some(draw),
             questions: draw.pick(&[0, 0, 10]),
             forces: draw.pick(&[0, 0, 0, 5]),
+            reopens: draw.pick(&[0, 0, 0, 5]),
         }
     }
 }
@@ -178,6 +180,9 @@ fn action(draw: &mut Sequence, mix: &Mix, client: ClientSetup, id: u32) -> Actio
     }
     if native && draw.percent(mix.forces) {
         return Action::ForceKey(draw.below(u64::from(mix.keys)) as u32);
+    }
+    if native && draw.percent(mix.reopens) {
+        return Action::Reopen;
     }
     Action::Lock(lock(draw, mix, native))
 }

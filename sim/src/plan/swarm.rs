@@ -135,7 +135,11 @@ pub(crate) fn faults(draw: &mut Sequence, scope: &FaultScope, ops: &[Op]) -> Vec
         let op = &ops[draw.below(ops.len() as u64) as usize];
         let event = FaultEvent {
             when: when(draw, scope, op.id),
-            lasts_ns: draw.skewed(MS, 2 * scope.reach_ns),
+            lasts_ns: match kind {
+                // What a process has forgotten shows when it is soon back.
+                FaultKind::Crash | FaultKind::Power => draw.skewed(MS, 2 * scope.reach_ns),
+                _ => extent_ns(draw, scope, 2),
+            },
             fault: fault(draw, scope, kind, scope.servers + op.client),
         };
         faults.push(event);
@@ -152,6 +156,17 @@ pub(crate) fn faults(draw: &mut Sequence, scope: &FaultScope, ops: &[Op]) -> Vec
         }
     }
     faults
+}
+
+/// How long a fault lasts, or how far a clock leaps. Short ones find what depends on an
+/// order, those of about the reach what depends on a deadline: on a scale of magnitudes
+/// alone there would be few of these.
+fn extent_ns(draw: &mut Sequence, scope: &FaultScope, reaches: u64) -> u64 {
+    if draw.percent(50) {
+        draw.skewed(MS, reaches * scope.reach_ns)
+    } else {
+        draw.between(scope.reach_ns / 2, reaches * scope.reach_ns)
+    }
 }
 
 fn when(draw: &mut Sequence, scope: &FaultScope, op: u32) -> When {
@@ -184,7 +199,7 @@ fn fault(draw: &mut Sequence, scope: &FaultScope, kind: FaultKind, client: NodeI
         FaultKind::Crash => Fault::Crash(node),
         FaultKind::Power => Fault::PowerLoss(node),
         FaultKind::Jump => {
-            let by = i64::try_from(draw.skewed(MS, 4 * scope.reach_ns)).unwrap_or(i64::MAX);
+            let by = i64::try_from(extent_ns(draw, scope, 4)).unwrap_or(i64::MAX);
             Fault::Jump {
                 node,
                 by_ns: if draw.percent(50) { by } else { -by },
@@ -193,7 +208,7 @@ fn fault(draw: &mut Sequence, scope: &FaultScope, kind: FaultKind, client: NodeI
         FaultKind::Freeze => Fault::Freeze(node),
         FaultKind::Step => Fault::Step {
             node,
-            by_ns: draw.skewed(MS, 2 * scope.reach_ns),
+            by_ns: extent_ns(draw, scope, 2),
         },
         FaultKind::Drift => Fault::Drift {
             node,
