@@ -2,7 +2,8 @@
 //! Hildebrandt, 2002) over its operations and faults, then over the rest.
 
 use crate::oracle::Property;
-use crate::plan::{Action, Plan, SECOND, When};
+use crate::plan::{Action, FaultSet, Plan, SECOND, When};
+use crate::protocol::AnyProtocol;
 
 /// Makes `plan` as small as it gets while `fails` says that it still fails. Returns the
 /// plan and how many runs it took.
@@ -12,12 +13,16 @@ pub fn minimise(plan: &Plan, mut fails: impl FnMut(&Plan) -> bool) -> (Plan, u32
         runs += 1;
         fails(plan)
     };
-    let mut best = plan.clone();
+    // Most of a large plan has nothing to do with it, and each run of it takes long: large
+    // pieces first, and no small one before none of these goes any more.
+    let coarse = plan.len() / COARSE;
+    let mut best = without(plan, |plan| &mut plan.ops, coarse, &mut check);
     loop {
         let before = best.clone();
+        best = without_unbound(&best, &mut check);
         // Faults first: each one that goes makes every further run cheaper and likelier.
-        best = without(&best, |plan| &mut plan.faults, &mut check);
-        best = without(&best, |plan| &mut plan.ops, &mut check);
+        best = without(&best, |plan| &mut plan.faults, 1, &mut check);
+        best = without(&best, |plan| &mut plan.ops, 1, &mut check);
         best = simpler(&best, &mut check);
         if best == before {
             break;
@@ -35,18 +40,80 @@ pub fn same_failure(outcome: &crate::Outcome, property: Property) -> bool {
         .is_some_and(|violation| violation.property == property)
 }
 
+/// A plan of `events` events that fails, if one is found: the plans of many seeds that do
+/// not fail, and after them one that does. For measuring how well it is minimised.
+#[must_use]
+pub fn large_plan(
+    protocol: &dyn AnyProtocol,
+    events: usize,
+    fails: impl Fn(&Plan) -> bool,
+) -> Option<Plan> {
+    let mut large: Option<Plan> = None;
+    let mut failing = Vec::new();
+    for seed in 0..SEEDS_MAX {
+        let mut plan = protocol.plan(seed, FaultSet::ALL);
+        if fails(&plan) {
+            failing.push(plan);
+            continue;
+        }
+        let Some(large) = &mut large else {
+            large = Some(plan);
+            continue;
+        };
+        let room = events.saturating_sub(large.len() + plan.len());
+        if room == 0 {
+            break;
+        }
+        plan.seed = large.seed;
+        large.append(&plan);
+    }
+    let large = large?;
+    failing.iter().find_map(|last| {
+        let mut whole = large.clone();
+        whole.append(last);
+        let over = whole.len().checked_sub(events)?;
+        // The oldest go until the number is right.
+        whole.ops.drain(..over.min(large.ops.len()));
+        (whole.len() == events && fails(&whole)).then_some(whole)
+    })
+}
+
+/// How many seeds a large plan is looked for in.
+const SEEDS_MAX: u64 = 10_000;
+
 /// How many other seeds of the keyed draws are tried with a plan that no longer fails.
 const RESEEDS: u64 = 8;
 
-/// Leaves out as many items of a list as possible.
+/// In how many pieces a plan is cut at the most before any is cut smaller.
+const COARSE: usize = 64;
+
+/// Leaves out the faults that wait for operations which are no longer there.
+fn without_unbound(plan: &Plan, fails: &mut impl FnMut(&Plan) -> bool) -> Plan {
+    let mut candidate = plan.clone();
+    let mut ops: Vec<u32> = plan.ops.iter().map(|op| op.id).collect();
+    ops.sort_unstable();
+    candidate.faults.retain(|event| match event.when {
+        When::At(_) => true,
+        When::Asked { op, .. } | When::Granted { op, .. } | When::Released { op, .. } => {
+            ops.binary_search(&op).is_ok()
+        }
+    });
+    if candidate.faults.len() < plan.faults.len() && fails(&candidate) {
+        return candidate;
+    }
+    plan.clone()
+}
+
+/// Leaves out as many items of a list as possible, so many at one time at least.
 fn without<T: Clone>(
     plan: &Plan,
     list: impl Fn(&mut Plan) -> &mut Vec<T>,
+    chunk_min: usize,
     fails: &mut impl FnMut(&Plan) -> bool,
 ) -> Plan {
     let mut best = plan.clone();
     let mut chunk = list(&mut best).len();
-    while chunk > 0 {
+    while chunk >= chunk_min.max(1) {
         let mut from = 0;
         let mut shrunk = false;
         // From the end, so that what is left out last is what everything else follows.

@@ -53,6 +53,36 @@ impl Plan {
         self.len() == 0
     }
 
+    /// What happens in `other` happens after all of this, with numbers of its own.
+    pub fn append(&mut self, other: &Self) {
+        let (ids, from_ns) = (self.ops_bound() as u32, self.heal_ns);
+        self.ops.extend(other.ops.iter().map(|op| Op {
+            id: ids + op.id,
+            at_ns: from_ns + op.at_ns,
+            ..op.clone()
+        }));
+        self.faults.extend(other.faults.iter().map(|event| {
+            let when = match event.when {
+                When::At(at_ns) => When::At(from_ns + at_ns),
+                When::Asked { op, after_ns } => When::Asked {
+                    op: ids + op,
+                    after_ns,
+                },
+                When::Granted { op, after_ns } => When::Granted {
+                    op: ids + op,
+                    after_ns,
+                },
+                When::Released { op, after_ns } => When::Released {
+                    op: ids + op,
+                    after_ns,
+                },
+            };
+            FaultEvent { when, ..*event }
+        }));
+        self.heal_ns += other.heal_ns;
+        self.clients = self.clients.max(other.clients);
+    }
+
     /// What it asks for, in the order of time.
     pub fn locks(&self) -> impl Iterator<Item = &Lock> {
         self.ops.iter().filter_map(|op| match &op.action {
