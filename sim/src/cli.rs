@@ -1,8 +1,10 @@
-//! The command `lmx-sim`: what was typed, and who carries it out.
+//! The command `lmx-sim`, which a protocol of your own can have, too: a program that calls
+//! [`main_with`] is `lmx-sim` with that protocol in it.
 
 mod bench;
 mod check;
 mod mutants;
+mod out;
 mod pick;
 mod report;
 mod run;
@@ -17,6 +19,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::plan::FaultSet;
+use crate::protocol::AnyProtocol;
+use out::{Out, Problem};
+use pick::Protocols;
 
 /// A deterministic simulator for lock protocols: LMX's, and yours.
 #[derive(Debug, Parser)]
@@ -48,9 +53,10 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct What {
-    /// The protocol to run (see `lmx-sim protocols`)
-    #[arg(long, short, default_value = "lmx", value_name = "NAME")]
-    protocol: String,
+    /// The protocol to run (see `protocols`), or a file that says how to run nodes of your
+    /// own [default: the plan's, or lmx]
+    #[arg(long, short, value_name = "NAME|FILE.JSON")]
+    protocol: Option<String>,
     /// What goes wrong: `swarm`, `none`, or kinds separated by commas
     #[arg(long, default_value = "swarm", value_name = "KINDS")]
     faults: FaultSet,
@@ -73,16 +79,18 @@ struct RunArgs {
     #[arg(long, value_parser = pick::duration, value_name = "TIME")]
     wall: Option<Duration>,
     /// How many seeds run side by side
-    #[arg(long, short, default_value_t = 1, value_name = "N")]
-    jobs: usize,
+    #[arg(long, short, default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: u16,
     /// Run every seed twice and compare
     #[arg(long)]
     check_determinism: bool,
     /// Fail unless every rare situation was reached
     #[arg(long)]
     require_marks: bool,
-    /// Print the hash of each seed's run, to compare with another machine's
-    #[arg(long)]
+    /// Print the hash of each seed's run, and that of all, to compare with another
+    /// machine's; needs --seed or --seeds
+    #[arg(long, conflicts_with_all = ["wall", "sim_time"])]
     hashes: bool,
 }
 
@@ -174,22 +182,28 @@ struct MutantsArgs {
 /// 2: the command line was wrong.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_with(&[])
+}
+
+/// The same, with protocols of your own besides those that there are. See
+/// [`protocol`](crate::protocol) and `sim/examples/restart_lock.rs` in the repository.
+#[must_use]
+pub fn main_with(own: &[&'static dyn AnyProtocol]) -> ExitCode {
     let cli = Cli::parse();
+    let protocols = Protocols::new(own);
+    let out = &mut Out::new();
     let result = match cli.command {
-        Command::Run(args) => run::run(&args),
-        Command::Replay(args) => check::replay(&args),
-        Command::Minimise(args) => check::minimise(&args),
-        Command::Trace(args) => show::trace(&args),
-        Command::Explore(args) => scope::explore(&args),
-        Command::Bench(args) => Ok(bench::bench(&args)),
-        Command::Mutants(args) => mutants::mutants(&args),
-        Command::Protocols => {
-            print!("{}", report::protocols());
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Run(args) => run::run(&args, &protocols, out),
+        Command::Replay(args) => check::replay(&args, &protocols, out),
+        Command::Minimise(args) => check::minimise(&args, &protocols, out),
+        Command::Trace(args) => show::trace(&args, &protocols, out),
+        Command::Explore(args) => scope::explore(&args, out),
+        Command::Bench(args) => bench::bench(&args, out),
+        Command::Mutants(args) => mutants::mutants(&args).map_err(Problem::from),
+        Command::Protocols => report::protocols(&protocols, out),
     };
-    result.unwrap_or_else(|problem| {
-        eprintln!("lmx-sim: {problem}");
+    result.unwrap_or_else(|Problem(text)| {
+        eprintln!("{}: {text}", pick::program());
         ExitCode::from(2)
     })
 }

@@ -15,7 +15,6 @@
     reason = "units stand last in names, so equal units make equal endings"
 )]
 
-#[doc(hidden)]
 pub mod cli;
 pub mod corpus;
 mod engine;

@@ -6,6 +6,53 @@
 //! declares in its [`Contract`] what it promises, and the simulator tries to catch it
 //! breaking a promise: under the faults that the contract covers, and no others.
 //!
+//! # How to write one
+//!
+//! 1. Say what your nodes send each other: the enum [`Protocol::Message`].
+//! 2. Write the [`Server`]: what it keeps in memory (itself) and on disk
+//!    ([`Server::Disk`]), and what it does about each message and timer.
+//! 3. Write the [`Client`]: [`acquire`](Client::acquire) begins to get a lock, and some
+//!    later call ends in [`Context::granted`] or [`Context::refused`];
+//!    [`release`](Client::release) gives it back.
+//! 4. Choose a contract. When in doubt promise much and see what is said to that.
+//! 5. Call [`cli::main_with`](crate::cli::main_with) in a `main` of your own. That program
+//!    is the command `lmx-sim` with your protocol in it: `run`, `minimise`, `trace`.
+//!
+//! `sim/examples/restart_lock.rs` in the repository is a whole one to copy, broken and
+//! repaired, with its tests; [`corpus`](crate::corpus) has more.
+//!
+//! # What happens to nodes
+//!
+//! | what | how a node learns of it |
+//! |---|---|
+//! | its process starts, or starts again after a crash | [`Protocol::server`] or [`Protocol::client`] makes a new one; then `start`. Of the old one only the disk is left; its users are gone |
+//! | a message arrives | `handle_message`: once, in the order in which its peer sent; late, or never |
+//! | a timer is due | `handle_timer`, with the name under which it was set. A crash forgets all timers |
+//! | the connection with a peer broke, or the peer died | `handle_reset`, if anybody tells it: messages under way are lost either way |
+//! | its process stands still | not at all: when it goes on, what had arrived and what was due comes at once |
+//! | its clock drifts, and leaps if the contract covers that | not at all |
+//!
+//! The nodes are numbered, servers first from 0, then clients. Anybody may send to
+//! anybody. A client has one user per ticket, and tickets differ over the whole run. A user
+//! uses the lock for as long as it likes and does not look at the clock again, unless it is
+//! told by [`Context::lost`]; what its grant promised (`good_until_ns`) is what the
+//! contract is judged by.
+//!
+//! # What is judged
+//!
+//! | property | when it is broken |
+//! |---|---|
+//! | `holders-view` | two users believe to hold a key at one (true) instant, and not both shared: from [`granted`](Context::granted) until the release, [`lost`](Context::lost), or the deadline of the grant |
+//! | `token-order` | a token is not larger than one that was granted before this one was asked for |
+//! | `fenced-store` | a store that refuses smaller tokens takes a write of an earlier holder after a later one's |
+//! | `fifo` | a request that was [`queued`](Context::queued) is overtaken more often than the contract allows |
+//! | `liveness` | all is well again, and a request has no answer in the contract's time |
+//! | `node` | a node answers for what it was not asked, or sends to a node that there is not |
+//! | `livelock` | the nodes keep each other busy without end |
+//! | `panic` | a node panics: assert what you like |
+//!
+//! # The smallest one
+//!
 //! ```
 //! use lmx_sim::protocol::{Client, Context, Contract, Exclusion, Grant, NodeId, Protocol, Request, Server};
 //! use lmx_sim::plan::Plan;
@@ -78,14 +125,15 @@ use crate::rng::Draws;
 
 /// A lock protocol.
 pub trait Protocol {
-    /// What its nodes say to each other. Hashed into the run's hash.
+    /// What its nodes say to each other; mostly an enum. It is shown in traces, and hashed
+    /// into the run's hash, which shows that a run was the same.
     type Message: Clone + fmt::Debug + Hash;
     /// A server.
     type Server: Server<Self::Message>;
     /// A client.
     type Client: Client<Self::Message>;
 
-    /// Its name on the command line.
+    /// Its name on the command line and in plans; not one that another protocol has.
     fn name(&self) -> &str;
 
     /// What it is, in a line.
@@ -104,7 +152,8 @@ pub trait Protocol {
         false
     }
 
-    /// The lease its clients are asked to take.
+    /// The lease its clients are asked to take ([`Request::lease_ns`]). Locks are held for a
+    /// quarter of it at the most, unless the protocol renews; faults last about so long.
     fn lease(&self) -> Duration {
         Duration::from_secs(1)
     }
@@ -114,10 +163,12 @@ pub trait Protocol {
         false
     }
 
-    /// A server's process, at its first start and after each crash.
+    /// A server's process as it is before it starts: at first, and after each crash. What
+    /// survives a crash is in [`Server::Disk`], which [`Server::start`] is given.
     fn server(&self, id: NodeId) -> Self::Server;
 
-    /// A client's process, at its first start and after each crash.
+    /// A client's process as it is before it starts: at first, and after each crash.
+    /// Clients have no disk, and nobody waits any more for what the old one was asked.
     fn client(&self, id: NodeId) -> Self::Client;
 }
 
@@ -156,11 +207,13 @@ pub trait Client<M> {
         let _ = cx;
     }
 
-    /// The user wants a lock. [`Context::granted`] or [`Context::refused`] answers.
+    /// The user wants a lock. [`Context::granted`] or [`Context::refused`] answers, in this
+    /// call or any later one. Requests may overlap, for one key, too.
     fn acquire(&mut self, cx: &mut Context<'_, M>, request: Request);
 
-    /// The user has finished with a lock it was granted. It does not touch what the
-    /// lock protects from here on.
+    /// The user has finished with a lock it was granted, and was not told that it lost it
+    /// ([`Context::lost`]). It does not touch what the lock protects from here on. Nothing
+    /// is to be answered.
     fn release(&mut self, cx: &mut Context<'_, M>, ticket: u32);
 
     /// A message has arrived.
@@ -180,7 +233,7 @@ pub trait Client<M> {
 /// What a client is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The name under which the client tells of it.
+    /// The name under which the client tells of it; no two requests of a run share one.
     pub ticket: u32,
     /// Which lock.
     pub key: u32,
@@ -193,9 +246,11 @@ pub struct Request {
 /// What a client got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// Until when it may be relied on, on the client's monotonic clock.
+    /// Until when it may be relied on, on the client's monotonic clock
+    /// ([`Context::now_ns`]); `None`: until it is given back.
     pub good_until_ns: Option<u64>,
-    /// Its fencing token.
+    /// Its fencing token, if the protocol has such: a number that is larger for whoever
+    /// was granted later.
     pub token: Option<u64>,
 }
 
@@ -306,14 +361,38 @@ pub struct Context<'a, M> {
 /// What a node asked for.
 #[derive(Clone, Debug)]
 pub(crate) enum Effect<M> {
-    Send { to: NodeId, message: M },
-    SetTimer { timer: u64, at_ns: u64 },
-    CancelTimer { timer: u64 },
-    Queued { ticket: u32 },
-    Granted { ticket: u32, grant: Grant },
-    Extended { ticket: u32, good_until_ns: u64 },
-    Lost { ticket: u32 },
-    Refused { ticket: u32 },
+    Send {
+        to: NodeId,
+        message: M,
+    },
+    SetTimer {
+        timer: u64,
+        at_ns: u64,
+    },
+    CancelTimer {
+        timer: u64,
+    },
+    Queued {
+        ticket: u32,
+    },
+    Granted {
+        ticket: u32,
+        grant: Grant,
+    },
+    Extended {
+        ticket: u32,
+        good_until_ns: u64,
+    },
+    Lost {
+        ticket: u32,
+    },
+    Refused {
+        ticket: u32,
+    },
+    /// The node does not do as nodes do.
+    Broken {
+        how: String,
+    },
 }
 
 impl<M> Context<'_, M> {
@@ -386,6 +465,11 @@ impl<M> Context<'_, M> {
     /// Tells the user that it holds no longer. It stops at once, and releases nothing.
     pub fn lost(&mut self, ticket: u32) {
         self.effects.push(Effect::Lost { ticket });
+    }
+
+    /// This node is not what it should be, whatever its protocol is.
+    pub(crate) fn broken(&mut self, how: String) {
+        self.effects.push(Effect::Broken { how });
     }
 
     /// Tells the user that it does not get the lock.

@@ -50,10 +50,24 @@ pub fn run_plan(protocol: &dyn AnyProtocol, plan: &Plan, options: &RunOptions) -
 /// When it is no plan, or its protocol is not known: it stands in a test.
 #[must_use]
 pub fn run_json(json: &str) -> Outcome {
-    let plan = Plan::from_json(json).unwrap_or_else(|error| panic!("this is no plan: {error}"));
+    let plan = read_plan(json);
     let protocol = protocol(&plan.protocol)
         .unwrap_or_else(|| panic!("there is no protocol `{}`", plan.protocol));
     run_plan(protocol, &plan, &RunOptions::default())
+}
+
+/// The same with a protocol of your own.
+///
+/// # Panics
+///
+/// When it is no plan.
+#[must_use]
+pub fn run_json_with(protocol: &dyn AnyProtocol, json: &str) -> Outcome {
+    run_plan(protocol, &read_plan(json), &RunOptions::default())
+}
+
+fn read_plan(json: &str) -> Plan {
+    Plan::from_json(json).unwrap_or_else(|error| panic!("this is no plan: {error}"))
 }
 
 /// Longer waits count as so long: an hour.

@@ -1,38 +1,26 @@
 //! A node in another language: the Python example, right and wrong.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use lmx_sim::RunOptions;
 use lmx_sim::plan::{FaultKind, FaultSet};
 use lmx_sim::protocol::external::External;
 use lmx_sim::protocol::{AnyProtocol as _, Contract, Exclusion};
+use lmx_sim::{RunOptions, Violation};
 
-fn python(extra: &[&str]) -> External {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lease_lock.py");
-    let command = |role: &str| {
-        let words = ["python3", script.to_str().expect("a path in UTF-8"), role];
-        words
-            .iter()
-            .chain(extra)
-            .map(|word| (*word).to_owned())
-            .collect()
-    };
-    External {
-        name: "lease-lock".to_owned(),
-        server: command("server"),
-        client: command("client"),
-        servers: 1,
-        contract: Contract {
-            liveness: Some(Duration::from_mins(1)),
-            ..Contract::new(Exclusion::UnderDrift { ppm: 1_000 })
-        },
-    }
+fn example(name: &str) -> External {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    External::from_file(&path.join(name)).expect("an example")
 }
 
+/// In CI there is a Python; elsewhere these tests are let off without one.
 fn has_python() -> bool {
     let there = Command::new("python3").arg("--version").output().is_ok();
+    assert!(
+        there || std::env::var_os("CI").is_none(),
+        "there is no python3, and CI is set"
+    );
     if !there {
         println!("not run: there is no python3");
     }
@@ -44,7 +32,7 @@ fn a_node_in_python_takes_part_and_is_acquitted() {
     if !has_python() {
         return;
     }
-    let protocol = python(&[]);
+    let protocol = example("lease_lock.json");
     for seed in 0..6 {
         let plan = protocol.plan(seed, FaultSet::ALL);
         let outcome = protocol.run(&plan, &RunOptions::default());
@@ -59,7 +47,7 @@ fn a_wrong_node_in_python_is_convicted() {
     if !has_python() {
         return;
     }
-    let protocol = python(&["--from-receipt"]);
+    let protocol = example("lease_lock_from_receipt.json");
     let delays = FaultSet::of(&[FaultKind::Delay, FaultKind::Stall, FaultKind::Pause]);
     let convicted = (0..400).any(|seed| {
         let plan = protocol.plan(seed, delays);
@@ -69,4 +57,110 @@ fn a_wrong_node_in_python_is_convicted() {
             .is_some_and(|violation| violation.property.name() == "holders-view")
     });
     assert!(convicted);
+}
+
+/// What becomes of a protocol whose servers are this script, and whose clients are `client`.
+fn run_shell(server: &str, client: &str) -> Violation {
+    let shell = |script: &str| vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
+    let protocol = External {
+        name: "shell".to_owned(),
+        about: String::new(),
+        server: shell(server),
+        client: shell(client),
+        folder: None,
+        servers: 1,
+        contract: Contract::new(Exclusion::Strict),
+        shared: false,
+        lease: Duration::from_secs(1),
+        renews: false,
+        patience: Duration::from_secs(if server == HANGS { 1 } else { 60 }),
+    };
+    let plan = protocol.plan(1, FaultSet::NONE);
+    let outcome = protocol.run(&plan, &RunOptions::default());
+    outcome.violation.expect("such a node is broken")
+}
+
+const HANGS: &str = "while read line; do :; done";
+const IDLE: &str = "while read line; do echo '[]'; done";
+
+#[test]
+fn what_is_wrong_with_a_node_is_said() {
+    let acts = |acts: &str| format!("while read line; do echo '{acts}'; done");
+    let broken: &[(&str, &str, &str)] = &[
+        (
+            "echo hello; cat >/dev/null",
+            IDLE,
+            "node 0 (server 0) wrote `hello`",
+        ),
+        ("exit 3", IDLE, "node 0 (server 0) ended (exit status: 3)"),
+        (HANGS, IDLE, "node 0 (server 0) hangs"),
+        (
+            IDLE,
+            &acts(r#"[{"granted":{"ticket":77}}]"#),
+            "answers for #77",
+        ),
+        (IDLE, &acts(r#"[{"disk":1}]"#), "has no disk"),
+        (IDLE, &acts(r#"[{"sned":1}]"#), "unknown variant `sned`"),
+        (
+            &acts(r#"[{"send":{"to":99,"message":1}}]"#),
+            IDLE,
+            "sends to node 99",
+        ),
+        (
+            &acts(r#"[{"granted":{"ticket":0}}]"#),
+            IDLE,
+            "answers for #0",
+        ),
+    ];
+    for (server, client, says) in broken {
+        let violation = run_shell(server, client);
+        assert_eq!(violation.property.name(), "node", "{violation}");
+        assert!(violation.detail.contains(says), "{violation}");
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_is_named() {
+    let protocol = External {
+        client: vec!["no-such-program".to_owned()],
+        ..example("lease_lock.json")
+    };
+    let plan = protocol.plan(1, FaultSet::NONE);
+    let outcome = protocol.run(&plan, &RunOptions::default());
+    let violation = outcome.violation.expect("it cannot run");
+    assert!(
+        violation.detail.contains("`no-such-program` cannot be run"),
+        "{violation}"
+    );
+}
+
+#[test]
+fn a_file_that_describes_no_protocol_is_refused() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    for (text, says) in [
+        ("{}", "missing field `name`"),
+        (
+            r#"{"name":"a","server":[],"client":["x"],"exclusion":"strict"}"#,
+            "a program and its arguments",
+        ),
+        (
+            r#"{"name":"a","server":["x"],"client":["x"],"exclusion":"strictly"}"#,
+            "unknown variant `strictly`",
+        ),
+        (
+            r#"{"name":"a","server":["x"],"client":["x"],"exclusion":"strict","servers":0}"#,
+            "1 to 32 `servers`",
+        ),
+        (
+            r#"{"name":"a","server":["x"],"client":["x"],"exclusion":"strict","leese_ms":1}"#,
+            "unknown field `leese_ms`",
+        ),
+    ] {
+        let path = folder.join("described.json");
+        std::fs::write(&path, text).expect("a folder of our own");
+        let error = External::from_file(&path).expect_err(text).to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    let error = External::from_file(&folder.join("none.json")).expect_err("it is not there");
+    assert!(error.to_string().contains("cannot read"), "{error}");
 }

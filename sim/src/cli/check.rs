@@ -1,58 +1,67 @@
 //! `lmx-sim replay` and `lmx-sim minimise`.
 
-use std::io::BufRead as _;
+use std::io::{BufRead as _, Write as _};
 use std::process::ExitCode;
 
+use super::out::{Out, Problem};
+use super::pick::Protocols;
 use super::wall::Stopwatch;
 use super::{MinimiseArgs, ReplayArgs, pick, report};
 use crate::minimise::{minimise as cut_down, same_failure};
 use crate::outcome::RunOptions;
+use crate::plan::FaultSet;
 use crate::sweep;
 use crate::trace::columns;
 
-pub(super) fn replay(args: &ReplayArgs) -> Result<ExitCode, String> {
-    let (protocol, plan) = pick::plan(&args.source, &args.what.protocol, args.what.faults)?;
+pub(super) fn replay(
+    args: &ReplayArgs,
+    protocols: &Protocols<'_>,
+    out: &mut Out,
+) -> Result<ExitCode, Problem> {
+    let (picked, plan) = protocols.plan(&args.source, &args.what)?;
     let options = RunOptions {
         trace: true,
-        until_ns: args
-            .until
-            .map(|until| u64::try_from(until.as_nanos()).unwrap_or(u64::MAX)),
+        until_ns: args.until.map(pick::ns),
     };
-    let outcome = sweep::run_plan(protocol, &plan, &options);
+    let outcome = sweep::run_plan(picked.protocol, &plan, &options);
     let trace = outcome.trace.unwrap_or_default();
     let text = columns(&trace, args.last.unwrap_or(usize::MAX));
     if args.step {
         let mut lines = std::io::stdin().lock().lines();
         for line in text.lines() {
-            println!("{line}");
-            if lines.next().is_none() {
+            writeln!(out, "{line}")?;
+            if out.is_closed() || lines.next().is_none() {
                 break;
             }
         }
     } else {
-        print!("{text}");
+        write!(out, "{text}")?;
     }
-    println!("hash {:016x}, {} events", outcome.hash, outcome.events);
+    writeln!(out, "hash {:016x}, {} events", outcome.hash, outcome.events)?;
     match outcome.violation {
         None => {
-            println!("nothing was broken");
+            writeln!(out, "nothing was broken")?;
             Ok(ExitCode::SUCCESS)
         }
         Some(violation) => {
-            println!("BROKEN {violation}");
+            writeln!(out, "BROKEN {violation}")?;
             Ok(ExitCode::from(1))
         }
     }
 }
 
-pub(super) fn minimise(args: &MinimiseArgs) -> Result<ExitCode, String> {
-    let (protocol, plan) = pick::plan(&args.source, &args.what.protocol, args.what.faults)?;
-    let run = |plan: &_| sweep::run_plan(protocol, plan, &RunOptions::default());
+pub(super) fn minimise(
+    args: &MinimiseArgs,
+    protocols: &Protocols<'_>,
+    out: &mut Out,
+) -> Result<ExitCode, Problem> {
+    let (picked, plan) = protocols.plan(&args.source, &args.what)?;
+    let run = |plan: &_| sweep::run_plan(picked.protocol, plan, &RunOptions::default());
     let Some(violation) = run(&plan).violation else {
-        return Err(format!(
+        return Err(Problem(format!(
             "{} does not fail: there is nothing to minimise",
             args.source
-        ));
+        )));
     };
     // A panic that is sought a thousand times need not be printed a thousand times.
     let hook = std::panic::take_hook();
@@ -67,13 +76,20 @@ pub(super) fn minimise(args: &MinimiseArgs) -> Result<ExitCode, String> {
         small.len(),
         watch.elapsed().as_secs_f64()
     );
-    println!("{small_violation}\n");
-    print!("{}", report::last_events(protocol, &small, 25));
-    println!("\n{}", report::test_to_paste(&small, &small_violation));
+    writeln!(out, "{small_violation}\n")?;
+    write!(out, "{}", report::last_events(picked.protocol, &small, 25))?;
+    let test = report::test_to_paste(&picked, &small, &small_violation);
+    writeln!(out, "\n{test}")?;
     if let Some(path) = &args.output {
         std::fs::write(path, small.to_json())
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        println!("replay:   lmx-sim replay {}", path.display());
+        let named = if picked.typed == plan.protocol {
+            String::new()
+        } else {
+            report::flags(picked.typed, FaultSet::ALL)
+        };
+        let (program, path) = (pick::program(), path.display());
+        writeln!(out, "replay:   {program} replay{named} {path}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

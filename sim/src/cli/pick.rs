@@ -1,9 +1,14 @@
 //! Reads what was typed.
 
+use std::path::Path;
 use std::time::Duration;
 
-use crate::plan::{FaultSet, Plan};
+use super::What;
+use super::out::Problem;
+use crate::plan::Plan;
 use crate::protocol::AnyProtocol;
+use crate::protocol::external::External;
+use crate::sweep;
 
 /// `A..B`.
 pub(super) fn seeds(text: &str) -> Result<(u64, u64), String> {
@@ -36,26 +41,107 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())
 }
 
-pub(super) fn protocol(name: &str) -> Result<&'static dyn AnyProtocol, String> {
-    crate::sweep::protocol(name)
-        .ok_or_else(|| format!("there is no protocol `{name}`; `lmx-sim protocols` lists them"))
+/// A length of time as the simulator counts it.
+pub(super) fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A seed's plan, or one from a file.
-pub(super) fn plan(
-    source: &str,
-    protocol_name: &str,
-    faults: FaultSet,
-) -> Result<(&'static dyn AnyProtocol, Plan), String> {
-    if let Ok(seed) = source.parse() {
-        let protocol = protocol(protocol_name)?;
-        return Ok((protocol, protocol.plan(seed, faults)));
+/// The name under which this program runs.
+pub(super) fn program() -> String {
+    std::env::args_os()
+        .next()
+        .and_then(|path| Some(Path::new(&path).file_stem()?.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| "lmx-sim".to_owned())
+}
+
+/// The protocols that can be named.
+pub(super) struct Protocols<'a> {
+    own: &'a [&'static dyn AnyProtocol],
+}
+
+/// A protocol, and how it was named.
+#[derive(Clone, Copy)]
+pub(super) struct Picked<'a> {
+    pub(super) protocol: &'static dyn AnyProtocol,
+    pub(super) typed: &'a str,
+}
+
+impl<'a> Protocols<'a> {
+    pub(super) const fn new(own: &'a [&'static dyn AnyProtocol]) -> Self {
+        Self { own }
     }
-    let text = std::fs::read_to_string(source).map_err(|error| {
-        format!("`{source}` is neither a seed nor a file that can be read: {error}")
-    })?;
-    let plan = Plan::from_json(&text).map_err(|error| format!("{source} is no plan: {error}"))?;
-    Ok((protocol(&plan.protocol)?, plan))
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &'static dyn AnyProtocol> {
+        self.own.iter().copied().chain(sweep::protocols())
+    }
+
+    fn known(&self, name: &str) -> Option<&'static dyn AnyProtocol> {
+        self.all().find(|protocol| protocol.name() == name)
+    }
+
+    /// What runs without being named.
+    fn default(&self) -> &'static str {
+        self.own.first().map_or("lmx", |protocol| protocol.name())
+    }
+
+    /// The protocol that was asked for, by name or by a file.
+    pub(super) fn pick<'b>(&self, what: &'b What) -> Result<Picked<'b>, Problem> {
+        let typed = what.protocol.as_deref().unwrap_or(self.default());
+        if let Some(protocol) = self.known(typed) {
+            return Ok(Picked { protocol, typed });
+        }
+        let path = Path::new(typed);
+        if path.extension().is_none_or(|extension| extension != "json") {
+            return Err(Problem(format!(
+                "there is no protocol `{typed}`; `{} protocols` lists them, and a file that \
+                 ends in .json can name nodes of your own",
+                program()
+            )));
+        }
+        let external = External::from_file(path).map_err(|error| error.to_string())?;
+        // There are one or two of them, and they are needed until the end.
+        let protocol = Box::leak(Box::new(external));
+        Ok(Picked { protocol, typed })
+    }
+
+    /// A seed's plan, or one from a file, and the protocol that it is for.
+    pub(super) fn plan<'b>(
+        &self,
+        source: &str,
+        what: &'b What,
+    ) -> Result<(Picked<'b>, Plan), Problem> {
+        if let Ok(seed) = source.parse() {
+            let picked = self.pick(what)?;
+            return Ok((picked, picked.protocol.plan(seed, what.faults)));
+        }
+        let text = std::fs::read_to_string(source).map_err(|error| {
+            format!("`{source}` is neither a seed nor a file that can be read: {error}")
+        })?;
+        let plan =
+            Plan::from_json(&text).map_err(|error| format!("{source} is no plan: {error}"))?;
+        if what.protocol.is_none()
+            && let Some(protocol) = self.known(&plan.protocol)
+        {
+            let typed = protocol.name();
+            return Ok((Picked { protocol, typed }, plan));
+        }
+        if what.protocol.is_none() {
+            return Err(Problem(format!(
+                "{source} is a plan for `{}`, which is not known here; name the file that says \
+                 how its nodes run: --protocol FILE.json",
+                plan.protocol
+            )));
+        }
+        let picked = self.pick(what)?;
+        if picked.protocol.name() != plan.protocol {
+            return Err(Problem(format!(
+                "{source} is a plan for `{}`, and not for `{}`",
+                plan.protocol,
+                picked.protocol.name()
+            )));
+        }
+        Ok((picked, plan))
+    }
 }
 
 #[cfg(test)]

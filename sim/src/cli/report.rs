@@ -1,12 +1,16 @@
 //! What is printed.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use super::out::{Out, Problem};
+use super::pick::{Picked, Protocols, program};
 use crate::marks::Mark;
 use crate::oracle::Violation;
 use crate::outcome::RunOptions;
-use crate::plan::{FaultSet, Plan};
+use crate::plan::{FaultKind, FaultSet, Plan};
 use crate::protocol::AnyProtocol;
 use crate::sweep::{self, Totals};
 use crate::trace::columns;
@@ -14,20 +18,18 @@ use crate::trace::columns;
 /// Events shown before a failure.
 const LAST: usize = 25;
 
-pub(super) fn protocols() -> String {
-    let mut text = String::new();
-    for protocol in sweep::protocols() {
+pub(super) fn protocols(protocols: &Protocols<'_>, out: &mut Out) -> Result<ExitCode, Problem> {
+    for protocol in protocols.all() {
         let contract = protocol.contract();
         let promise = contract.map_or("all of its own", |contract| contract.exclusion.name());
-        let _ = writeln!(
-            text,
-            "{:26} {:30} {}",
+        writeln!(
+            out,
+            "{:26} {promise:30} {}",
             protocol.name(),
-            promise,
             protocol.about()
-        );
+        )?;
     }
-    text
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What many runs added up to, in a few lines.
@@ -44,11 +46,7 @@ pub(super) fn summary(totals: &Totals, wall: Duration) -> String {
         totals.asked,
         totals.granted,
     );
-    let struck: Vec<&str> = totals
-        .struck
-        .iter()
-        .map(super::super::plan::fault::FaultKind::name)
-        .collect();
+    let struck: Vec<&str> = totals.struck.iter().map(FaultKind::name).collect();
     if !struck.is_empty() {
         let _ = writeln!(text, "faults that struck: {}", struck.join(", "));
     }
@@ -104,11 +102,12 @@ pub(super) fn per_second(count: u64, seconds: f64) -> f64 {
 
 /// A seed's failure: the property, the last events, and what to do next.
 pub(super) fn failure(
-    protocol: &dyn AnyProtocol,
+    picked: &Picked<'_>,
     seed: u64,
     faults: FaultSet,
     violation: &Violation,
 ) -> String {
+    let Picked { protocol, typed } = *picked;
     let plan = protocol.plan(seed, faults);
     let mut text = format!(
         "\nFAILED: seed {seed} of {}\n{violation}\n  ({})\n\n",
@@ -116,25 +115,26 @@ pub(super) fn failure(
         violation.property.about()
     );
     text += &last_events(protocol, &plan, LAST);
-    let flags = flags(protocol.name(), faults);
-    let _ = writeln!(text, "\nreplay:   lmx-sim replay{flags} {seed}");
-    let _ = writeln!(text, "minimise: lmx-sim minimise{flags} {seed} -o min.json");
+    let flags = flags(typed, faults);
+    let program = program();
+    let _ = writeln!(text, "\nreplay:   {program} replay{flags} {seed}");
+    let _ = writeln!(
+        text,
+        "minimise: {program} minimise{flags} {seed} -o min.json"
+    );
     text
 }
 
 /// The flags that name the protocol and the faults, where they are not the default.
-fn flags(name: &str, faults: FaultSet) -> String {
+pub(super) fn flags(typed: &str, faults: FaultSet) -> String {
     let mut flags = String::new();
-    if name != "lmx" {
-        let _ = write!(flags, " --protocol {name}");
+    if typed != "lmx" {
+        let _ = write!(flags, " --protocol {typed}");
     }
     if faults == FaultSet::NONE {
         flags += " --faults none";
     } else if faults != FaultSet::ALL {
-        let kinds: Vec<&str> = faults
-            .iter()
-            .map(super::super::plan::fault::FaultKind::name)
-            .collect();
+        let kinds: Vec<&str> = faults.iter().map(FaultKind::name).collect();
         let _ = write!(flags, " --faults {}", kinds.join(","));
     }
     flags
@@ -153,11 +153,24 @@ pub(super) fn last_events(protocol: &dyn AnyProtocol, plan: &Plan, count: usize)
 }
 
 /// A minimised plan as a test to paste.
-pub(super) fn test_to_paste(plan: &Plan, violation: &Violation) -> String {
-    let name = plan.protocol.replace('-', "_");
+pub(super) fn test_to_paste(picked: &Picked<'_>, plan: &Plan, violation: &Violation) -> String {
+    let name = plan
+        .protocol
+        .replace(|c: char| !c.is_ascii_alphanumeric(), "_");
     let property = violation.property.name().replace('-', "_");
+    let (call, argument) = if sweep::protocol(&plan.protocol).is_some() {
+        ("run_json", "")
+    } else if picked.typed == plan.protocol {
+        ("run_json_with", "\n        &your::PROTOCOL,")
+    } else {
+        return format!(
+            "To keep it as a test, keep the plan, and run in CI:\n  {} replay --protocol {} PLAN.json\n",
+            program(),
+            picked.typed
+        );
+    };
     format!(
-        "#[test]\nfn {name}_keeps_{property}_seed_{}() {{\n    let outcome = lmx_sim::sweep::run_json(\n        \
+        "#[test]\nfn {name}_keeps_{property}_seed_{}() {{\n    let outcome = lmx_sim::sweep::{call}({argument}\n        \
          r#\"{}\"#,\n    );\n    assert_eq!(outcome.violation, None);\n}}\n",
         plan.seed,
         plan.to_json().trim_end()

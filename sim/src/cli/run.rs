@@ -1,46 +1,51 @@
 //! `lmx-sim run`.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use super::out::{Out, Problem};
+use super::pick::Protocols;
 use super::wall::{Stopwatch, fresh_seed};
 use super::{RunArgs, pick, report};
 use crate::marks::Mark;
 use crate::outcome::RunOptions;
+use crate::protocol::AnyProtocol;
+use crate::rng::Digest;
 use crate::sweep::{self, Sweep};
 
-pub(super) fn run(args: &RunArgs) -> Result<ExitCode, String> {
-    let protocol = pick::protocol(&args.what.protocol)?;
+pub(super) fn run(
+    args: &RunArgs,
+    protocols: &Protocols<'_>,
+    out: &mut Out,
+) -> Result<ExitCode, Problem> {
+    let picked = protocols.pick(&args.what)?;
     let fresh = args.seed.is_none() && args.seeds.is_none();
     let (first, end) = match (args.seed, args.seeds) {
         (Some(seed), _) => (seed, seed.saturating_add(1)),
         (None, Some(range)) => range,
         (None, None) => (fresh_seed(), u64::MAX),
     };
+    if args.hashes {
+        if fresh {
+            return Err("--hashes needs seeds to compare: --seed N or --seeds A..B".into());
+        }
+        return hashes(args, picked.protocol, first..end, out);
+    }
     if fresh {
         eprintln!("fresh seeds from {first} on");
     }
-    if args.hashes {
-        for seed in first..end {
-            let plan = protocol.plan(seed, args.what.faults);
-            let outcome = sweep::run_plan(protocol, &plan, &RunOptions::default());
-            println!("{seed} {:016x}", outcome.hash);
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
     let unlimited = fresh && args.wall.is_none() && args.sim_time.is_none();
     let wall_max = args.wall.or(unlimited.then_some(Duration::from_secs(10)));
-    let sim_ns_max = args.sim_time.map_or(u64::MAX, |time| {
-        u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-    });
+    let sim_ns_max = args.sim_time.map_or(u64::MAX, pick::ns);
     let sweep = Sweep {
-        protocol,
+        protocol: picked.protocol,
         faults: args.what.faults,
         first,
         end,
-        jobs: args.jobs.max(1),
+        jobs: usize::from(args.jobs),
         check_determinism: args.check_determinism,
     };
     let watch = Stopwatch::start();
@@ -50,19 +55,53 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, String> {
         wall_max.is_none_or(|max| watch.elapsed() < max) && simulated_ns < sim_ns_max
     });
     progress.clear();
-    print!("{}", report::summary(&totals, watch.elapsed()));
+    write!(out, "{}", report::summary(&totals, watch.elapsed()))?;
     if let Some((seed, violation)) = &totals.failure {
-        print!(
-            "{}",
-            report::failure(protocol, *seed, args.what.faults, violation)
-        );
+        let failure = report::failure(&picked, *seed, args.what.faults, violation);
+        write!(out, "{failure}")?;
         return Ok(ExitCode::from(1));
     }
     if args.require_marks && totals.marks.missing(Mark::ALL).next().is_some() {
-        println!("FAILED: not every rare situation was reached");
+        writeln!(out, "FAILED: not every rare situation was reached")?;
         return Ok(ExitCode::from(1));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the hash of each seed's run, and one of them all.
+fn hashes(
+    args: &RunArgs,
+    protocol: &dyn AnyProtocol,
+    seeds: Range<u64>,
+    out: &mut Out,
+) -> Result<ExitCode, Problem> {
+    let mut all = Digest::default();
+    let mut failed = false;
+    let count = seeds.end - seeds.start;
+    for seed in seeds {
+        let plan = protocol.plan(seed, args.what.faults);
+        let run = || sweep::run_plan(protocol, &plan, &RunOptions::default());
+        let outcome = run();
+        all.add(outcome.hash);
+        write!(out, "{seed} {:016x}", outcome.hash)?;
+        if let Some(violation) = outcome.violation {
+            write!(out, " FAILED: {violation}")?;
+            failed = true;
+        }
+        if args.check_determinism {
+            let again = run().hash;
+            if again != outcome.hash {
+                write!(out, " FAILED: the second run has {again:016x}")?;
+                failed = true;
+            }
+        }
+        writeln!(out)?;
+        if out.is_closed() {
+            break;
+        }
+    }
+    writeln!(out, "all {count} seeds: {:016x}", all.value())?;
+    Ok(ExitCode::from(u8::from(failed)))
 }
 
 /// One line on a terminal that says how far it is.

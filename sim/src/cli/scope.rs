@@ -4,12 +4,13 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use super::ExploreArgs;
+use super::out::{Out, Problem};
 use super::wall::Stopwatch;
 use crate::explore::{Scope, explore as explore_scope};
 
-pub(super) fn explore(args: &ExploreArgs) -> Result<ExitCode, String> {
+pub(super) fn explore(args: &ExploreArgs, out: &mut Out) -> Result<ExitCode, Problem> {
     if args.clients == 0 || args.clients > 5 || args.keys == 0 || args.keys > 4 {
-        return Err("a scope has 1 to 5 clients and 1 to 4 keys".to_owned());
+        return Err("a scope has 1 to 5 clients and 1 to 4 keys".into());
     }
     let scope = Scope {
         clients: args.clients,
@@ -28,20 +29,21 @@ pub(super) fn explore(args: &ExploreArgs) -> Result<ExitCode, String> {
     if terminal {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
-    println!(
+    writeln!(
+        out,
         "{} states, {} steps, paths of up to {} actions, {:.1} s",
         explored.states,
         explored.steps,
         explored.depth,
         watch.elapsed().as_secs_f64()
-    );
+    )?;
     let Some((violation, path)) = explored.failure else {
-        println!("the table did what the model did in all of them");
+        writeln!(out, "the table did what the model did in all of them")?;
         return Ok(ExitCode::SUCCESS);
     };
-    println!("FAILED: {violation}");
+    writeln!(out, "FAILED: {violation}")?;
     for action in path {
-        println!("  {action}");
+        writeln!(out, "  {action}")?;
     }
     Ok(ExitCode::from(1))
 }

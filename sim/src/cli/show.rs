@@ -1,21 +1,26 @@
 //! `lmx-sim trace`.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use super::out::{Out, Problem};
+use super::pick::Protocols;
 use super::{TraceArgs, pick};
 use crate::outcome::RunOptions;
 use crate::sweep;
 use crate::trace::{chrome, html};
 
-pub(super) fn trace(args: &TraceArgs) -> Result<ExitCode, String> {
-    let (protocol, plan) = pick::plan(&args.source, &args.what.protocol, args.what.faults)?;
+pub(super) fn trace(
+    args: &TraceArgs,
+    protocols: &Protocols<'_>,
+    out: &mut Out,
+) -> Result<ExitCode, Problem> {
+    let (picked, plan) = protocols.plan(&args.source, &args.what)?;
     let options = RunOptions {
         trace: true,
-        until_ns: args
-            .until
-            .map(|until| u64::try_from(until.as_nanos()).unwrap_or(u64::MAX)),
+        until_ns: args.until.map(pick::ns),
     };
-    let outcome = sweep::run_plan(protocol, &plan, &options);
+    let outcome = sweep::run_plan(picked.protocol, &plan, &options);
     let trace = outcome
         .trace
         .ok_or("the run ended in a panic and left no trace")?;
@@ -31,10 +36,11 @@ pub(super) fn trace(args: &TraceArgs) -> Result<ExitCode, String> {
     };
     std::fs::write(&args.output, text)
         .map_err(|error| format!("cannot write {}: {error}", args.output.display()))?;
-    println!(
+    writeln!(
+        out,
         "{} events in {}",
         trace.entries.len(),
         args.output.display()
-    );
+    )?;
     Ok(ExitCode::SUCCESS)
 }

@@ -44,6 +44,7 @@ properties! {
     Answer "answer" "One final answer per request, the right one, and the same to a repeat.",
     Memory "memory" "Memory and buffers stay within their formula.",
     Invariant "invariant" "The state is internally consistent.",
+    Node "node" "A node answers for what it was asked, and sends to nodes that there are.",
     Panic "panic" "Nothing panics.",
     Livelock "livelock" "The world goes on: what happens at one instant, and in a run, comes to an end.",
     Liveness "liveness" "After everything has healed, every request is answered in time.",

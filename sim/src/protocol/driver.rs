@@ -176,9 +176,20 @@ impl<'p, P: Protocol> Driver<'p, P> {
                 } => self.extended(node, ticket, good_until_ns),
                 Effect::Lost { ticket } => self.lost(node, ticket),
                 Effect::Refused { ticket } => self.refused(node, ticket),
+                Effect::Broken { how } => self.broken(node, &how),
             }
         }
         self.effects = effects;
+    }
+
+    /// A node does what nodes cannot do: that is no fault of its protocol.
+    pub(super) fn broken(&mut self, node: NodeId, how: &str) {
+        let name = match node.checked_sub(self.engine.servers()) {
+            Some(client) => format!("client {client}"),
+            None => format!("server {node}"),
+        };
+        let detail = format!("node {node} ({name}) {how}");
+        self.engine.violate(Property::Node, detail);
     }
 
     fn deadline(&mut self) {

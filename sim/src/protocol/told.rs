@@ -112,9 +112,18 @@ impl<P: Protocol> Driver<'_, P> {
         }
     }
 
-    /// The operation's ticket, if it is this node's and in this state.
-    fn ticket(&self, node: NodeId, op: u32, state: State) -> Option<Ticket> {
-        let ticket = *self.engine.tickets.get(op as usize)?;
-        (ticket.state == state && self.engine.node_of(ticket) == node).then_some(ticket)
+    /// The operation's ticket, if it is in this state. A node that answers what it was not
+    /// asked is broken.
+    fn ticket(&mut self, node: NodeId, op: u32, state: State) -> Option<Ticket> {
+        let ticket = self.engine.tickets.get(op as usize).copied();
+        let own = ticket
+            .filter(|ticket| ticket.state != State::Idle && self.engine.node_of(*ticket) == node);
+        if own.is_none() {
+            self.broken(
+                node,
+                &format!("answers for #{op}, which it was not asked for"),
+            );
+        }
+        own.filter(|ticket| ticket.state == state)
     }
 }

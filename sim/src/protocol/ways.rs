@@ -46,7 +46,12 @@ impl<M> Ways<M> {
 
 impl<P: Protocol> Driver<'_, P> {
     pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: P::Message) {
-        if to >= self.engine.nodes() {
+        let nodes = self.engine.nodes();
+        if to >= nodes {
+            self.broken(
+                from,
+                &format!("sends to node {to}; there are {nodes}, from 0 on"),
+            );
             return;
         }
         self.engine

@@ -1,0 +1,122 @@
+//! The command `lmx-sim`, as a process of its own.
+
+use std::io::Read as _;
+use std::process::{Command, Output, Stdio};
+
+fn lmx_sim() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lmx-sim"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    lmx_sim().args(arguments).output().expect("it can be run")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+fn last_line(arguments: &[&str]) -> String {
+    let output = output(arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).lines().last().unwrap_or("").to_owned()
+}
+
+#[test]
+fn the_same_seeds_are_the_same_runs_in_every_process() {
+    for protocol in ["lmx", "redlock-fixed", "readers-queue"] {
+        let hashes = || last_line(&["run", "-p", protocol, "--seeds", "0..40", "--hashes"]);
+        assert_eq!(hashes(), hashes(), "{protocol}");
+    }
+}
+
+#[test]
+fn a_failure_says_how_to_go_on() {
+    let output = output(&["run", "-p", "redlock", "--seeds", "0..3000"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    for part in [
+        "FAILED: seed ",
+        "holders-view at ",
+        "BROKEN",
+        "replay:   lmx-sim replay --protocol redlock ",
+        "minimise: lmx-sim minimise --protocol redlock ",
+    ] {
+        assert!(said.contains(part), "{part} is missing in:\n{said}");
+    }
+    // Progress is for terminals.
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let mut child = lmx_sim()
+        .args(["run", "--seeds", "0..200", "--hashes"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it can be run");
+    let mut stdout = child.stdout.take().expect("it is piped");
+    let mut first = [0; 1];
+    stdout.read_exact(&mut first).expect("a line");
+    drop(stdout);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(text(&output.stderr), "");
+    assert!(output.status.success(), "{}", output.status);
+}
+
+#[test]
+fn what_is_wrong_with_a_command_line_is_said() {
+    for (arguments, says) in [
+        (
+            &["run", "-p", "rodlock"][..],
+            "there is no protocol `rodlock`",
+        ),
+        (&["run", "-p", "none.json"], "cannot read none.json"),
+        (&["run", "--hashes"], "needs seeds"),
+        (&["run", "--jobs", "0"], "not in 1..=1024"),
+        (&["run", "--seeds", "5..5"], "empty range"),
+        (&["run", "--faults", "pauses"], "there is no fault `pauses`"),
+        (&["run", "--wall", "3"], "`3` is not a time"),
+        (&["replay", "none"], "neither a seed nor a file"),
+        (&["replay", "Cargo.toml"], "is no plan"),
+        (&["minimise", "1"], "does not fail"),
+        (&["explore", "--clients", "9"], "1 to 5 clients"),
+        (
+            &[
+                "replay",
+                "-p",
+                "redlock",
+                "tests/seeds/a_client_paused_while_it_connects.json",
+            ],
+            "is a plan for `lmx`, and not for `redlock`",
+        ),
+    ] {
+        let output = output(arguments);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(says), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn nodes_of_a_file_are_convicted_by_the_command() {
+    let has_python = Command::new("python3").arg("--version").output().is_ok();
+    if !has_python {
+        assert!(std::env::var_os("CI").is_none(), "CI has no python3");
+        println!("not run: there is no python3");
+        return;
+    }
+    let file = "examples/first_come.json";
+    let output = output(&["run", "-p", file, "--seeds", "0..10"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in [
+        "FAILED: seed 0 of first-come",
+        "liveness at ",
+        "replay --protocol examples/first_come.json 0",
+    ] {
+        assert!(said.contains(part), "{part} is missing in:\n{said}");
+    }
+}
