@@ -229,14 +229,20 @@ impl Ledger {
         (held, waiting)
     }
 
+    fn session_of(&self, id: u128) -> Option<&Session> {
+        let session = self.requests.get(index(id)?)?.session?;
+        self.sessions.iter().find(|other| other.id == session)
+    }
+
     fn session_is_over(&self, now_ns: u64, id: u128) -> bool {
-        let session = index(id)
-            .and_then(|at| self.requests.get(at))
-            .and_then(|request| request.session);
-        session
-            .and_then(|id| self.sessions.iter().find(|other| other.id == id))
+        self.session_of(id)
             .and_then(Session::ends_ns)
             .is_some_and(|ends| ends <= now_ns)
+    }
+
+    /// Whether the session was ended by a goodbye: that gives back what it held.
+    fn said_goodbye(&self, id: u128) -> bool {
+        self.session_of(id).is_some_and(|session| session.ended)
     }
 
     fn request(&mut self, id: u128) -> Option<&mut Request> {

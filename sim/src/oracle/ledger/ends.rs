@@ -99,7 +99,7 @@ impl Ledger {
             let Some(request) = index(gone.id).and_then(|at| self.requests.get(at)) else {
                 continue;
             };
-            let by_itself = !request.may_end && !book.forced;
+            let by_itself = !request.may_end && !book.forced && !self.said_goodbye(gone.id);
             if request.lock_delay_ns > 0 && by_itself && book.new.holder(gone.id).is_none() {
                 let ended_ns = gone.deadline_ns.map_or(now_ns, |at| at.min(now_ns));
                 let until_ns = ended_ns.saturating_add(request.lock_delay_ns);
