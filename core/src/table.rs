@@ -102,19 +102,15 @@ impl<S: Storage> LockTable<S> {
                 max: self.config.resume_window_max,
             });
         }
-        let now = self.at(now, Touches::Sessions);
+        // Nothing else that is due makes room for one.
+        self.at(now, Touches::Sessions);
         let spare = Spare {
             sessions: 1,
             ..Spare::default()
         };
         self.storage.reserve(&self.head, &self.config, spare);
         let window = nanos(resume_window);
-        match self.core().open_session(window) {
-            Err(OpenError::Full { .. }) if self.catch_up_entirely(now) => {
-                self.core().open_session(window)
-            }
-            answer => answer,
-        }
+        self.core().open_session(window)
     }
 
     /// The session's connection is lost: its resume window begins, or it ends.

@@ -735,3 +735,49 @@ fn many_keys_can_be_delayed_at_one_time() {
     table.check();
     assert_eq!(table.counts().keys, 0);
 }
+
+#[test]
+fn what_is_due_makes_room_for_what_comes_after_it() {
+    both(|table| {
+        let a = table.open(0, 0);
+        let names: Vec<_> = (0..17).map(|n| format!("k{n}")).collect();
+        for (n, name) in (0..16).zip(&names) {
+            table
+                .ask(0, a, n, &[(name, X)], &|want| want.lease = Some(ms(10)))
+                .unwrap();
+        }
+        let last = [(&*names[16], X)];
+        let full = AcquireError::Full {
+            what: lmx_core::table::Resource::Keys,
+            max: 16,
+        };
+        assert_eq!(table.ask(9, a, 16, &last, &plainly), Err(full));
+        assert!(matches!(
+            table.ask(10, a, 16, &last, &plainly),
+            Ok(Acquired::Granted(_))
+        ));
+    });
+}
+
+#[test]
+fn a_lease_is_renewed_for_no_time_at_all_or_too_much() {
+    both(|table| {
+        let a = table.open(0, 0);
+        table
+            .ask(0, a, 1, &[("k", X)], &|want| want.lease = Some(ms(10)))
+            .unwrap();
+        let max = Small::config().lease_max;
+        let max_millis = u64::try_from(max.as_millis()).unwrap();
+        assert_eq!(table.renew(1, a, 1, 0), Err(RenewError::LeaseZero));
+        let too_long = RenewError::LeaseTooLong { max };
+        assert_eq!(table.renew(1, a, 1, max_millis + 1), Err(too_long));
+        assert_eq!(table.renew(1, a, 1, max_millis), Ok(()));
+    });
+}
+
+#[test]
+fn a_table_tells_its_counts_to_whoever_debugs() {
+    let table = LockTable::<Growable>::new(TableConfig::default()).unwrap();
+    let text = format!("{table:?}");
+    assert!(text.starts_with("LockTable"), "{text}");
+}

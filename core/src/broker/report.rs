@@ -142,13 +142,15 @@ pub(super) fn inspect<'a>(
     }
 }
 
-/// Whether somebody who holds or waits for the key keeps `mode` from being granted now.
+/// Whether somebody who holds or waits for the key, or a lock-delay, keeps `mode` from being
+/// granted now.
 fn is_obstacle(view: KeyView<'_>, mode: Mode) -> bool {
-    if view.waiters_len() > 0 {
+    if view.waiters_len() > 0 || view.delayed_until().is_some() {
         return true;
     }
     let mut free = match mode {
-        Mode::Exclusive => return view.holders_len() > 0,
+        // It would not be in use if nobody held it.
+        Mode::Exclusive => return true,
         Mode::Shared => return view.holders().any(|holder| holder.mode() != Mode::Shared),
         Mode::Semaphore { capacity, .. } => capacity,
     };

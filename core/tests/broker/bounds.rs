@@ -31,7 +31,7 @@ fn small(frame_pongs: u32, output_pongs: u32) -> BrokerConfig {
         name_bytes_max: 16,
         ..BrokerConfig::default()
     };
-    config.table.key_bytes_max = 16;
+    config.table.key_bytes_max = 100;
     config.table.label_bytes_max = 16;
     config
 }
@@ -308,13 +308,13 @@ fn no_answer_is_longer_than_a_frame_however_many_hold() {
     let config = small(60, 1000);
     let frame_bytes_max = config.frame_bytes_max as usize;
     let mut world = World::new(config);
-    let key = [b'k'; 16];
+    let key = [b'k'; 100];
     world.join("holder", WINDOW);
     for id in 0..50 {
         ask(&mut world, "holder", id, &key, Mode::Shared);
     }
     world.join("asker", WINDOW);
-    let mut buffer = [0; 64];
+    let mut buffer = [0; 128];
     let mut wants = SeqBuf::new(&mut buffer);
     let mode = Mode::Exclusive;
     assert!(wants.push(&WantFields { key: &key, mode }));

@@ -9,8 +9,8 @@ use crate::client::{
     ReleaseFailure,
 };
 use crate::table::{ReleaseError, RenewError, Wait};
-use crate::wire::{Answer, FaultKind, QueryError, Resumed};
-use crate::{FencingToken, Mode};
+use crate::wire::{Answer, FaultKind, QueryError, Resumed, Ticket, Welcome};
+use crate::{FencingToken, Mode, SessionId};
 
 const WINDOW: core::time::Duration = ms(600_000);
 
@@ -465,4 +465,46 @@ fn a_request_for_many_keys_or_an_empty_one_is_asked_like_any_other() {
         script.says(To::Nobody, Answer::Expired { id: ID, token });
         script.asked.clear();
     }
+}
+
+#[test]
+fn what_still_waits_and_is_ended_by_force_is_refused() {
+    let mut script = Script::new(WINDOW);
+    script.acquire();
+    script.says(To::Oldest, Answer::Queued { id: ID, ahead: 0 });
+    script.events();
+    let token = None;
+    script.says(To::Nobody, Answer::Revoked { id: ID, token });
+    let why = Refusal::Revoked;
+    assert_eq!(script.events(), [ClientEvent::Refused { id: ID, why }]);
+}
+
+#[test]
+fn after_a_restart_nothing_is_counted_by_the_old_brokers_clock() {
+    let mut script = Script::new(WINDOW);
+    script.greet_again();
+    script.client.handle_connected(script.now);
+    script.client.consume_output(4);
+    script.sent();
+    let hour = ms(3_600_000);
+    let welcome = Welcome {
+        ticket: Ticket {
+            incarnation: 2,
+            session: SessionId::from_u64(1),
+            secret: [1; 16],
+        },
+        resumed: Resumed::Restarted,
+        resume_window: WINDOW,
+        idle_max: WINDOW,
+        frame_bytes_max: 1000,
+        grace_until: None,
+    };
+    // Its clock is far ahead of the old one's.
+    let there = script.now + hour;
+    script.said_at(there, To::Oldest, Answer::Welcome(welcome));
+    script.acquire();
+    let until = Some(at(4000) + hour);
+    let grant = script.grant(1, until);
+    script.said_at(there, To::Oldest, grant);
+    assert_eq!(script.good_until(), Some(at(4000)));
 }

@@ -109,7 +109,7 @@ impl Script {
     }
 
     /// The broker said so when this clock showed `then`; it arrives now.
-    fn said_at(&mut self, then: Instant, to: To, body: Answer<'_>) {
+    pub(super) fn said_at(&mut self, then: Instant, to: To, body: Answer<'_>) {
         let tag = match to {
             To::Oldest => self.asked.remove(0),
             To::Nobody => 0,
