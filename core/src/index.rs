@@ -88,6 +88,11 @@ impl Index {
         slot_of(cells[slot as usize].next)
     }
 
+    /// Something of what a search under `hash` begins with.
+    pub(crate) fn peek(&self, cells: &[Cell], hash: u32) -> u32 {
+        self.link(cells, hash)
+    }
+
     /// Puts `slot` into the chain of `hash`, and makes room for the next one.
     #[inline]
     pub(crate) fn insert(
