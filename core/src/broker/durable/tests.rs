@@ -145,10 +145,10 @@ impl Peer {
     ) {
         let mut buffer = [0; 256];
         let mut wants = SeqBuf::new(&mut buffer);
-        assert!(wants.push(&WantFields {
-            key: key.as_bytes(),
-            mode,
-        }));
+        for key in key.split(',') {
+            let key = key.as_bytes();
+            assert!(wants.push(&WantFields { key, mode }));
+        }
         let fields = AcquireFields {
             lease,
             keep,
