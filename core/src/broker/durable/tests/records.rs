@@ -60,6 +60,16 @@ fn what_is_held_back_from_a_lost_connection_is_held_back_from_the_next() {
 }
 
 #[test]
+fn a_session_that_is_resumed_waits_for_no_disk() {
+    let mut world = World::new();
+    let (peer, ticket) = world.session();
+    world.broker.handle_disconnect(world.now, peer.connection);
+    let mut peer = world.hello(Some(ticket), 4);
+    assert_eq!(peer.words(&mut world), ["resumed"]);
+    assert_eq!(world.broker.poll_record(), None);
+}
+
+#[test]
 fn a_kept_grant_is_held_back_whatever_is_said_in_the_same_breath() {
     let mut world = World::new();
     let (mut keeper, _) = world.session();
