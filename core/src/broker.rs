@@ -151,7 +151,7 @@ impl Broker {
             scratch: Scratch::new(config.frame_bytes_max),
             config,
         };
-        broker.restore(now, kept)?;
+        broker.restore(now, &kept)?;
         Ok(broker)
     }
 

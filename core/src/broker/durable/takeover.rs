@@ -1,6 +1,7 @@
 //! What a broker does with what its predecessor left: kept holds, and reclaims.
 
 use crate::planted::planted;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -14,7 +15,7 @@ impl Broker {
     pub(in crate::broker) fn restore(
         &mut self,
         now: Instant,
-        holds: Vec<KeptHold>,
+        holds: &[KeptHold],
     ) -> Result<(), ConfigError> {
         if holds.is_empty() || planted!("kept-holds-not-restored") {
             return Ok(());
@@ -24,8 +25,9 @@ impl Broker {
             now,
             self.grace_until.unwrap_or(now + Duration::from_nanos(1)),
         );
+        let permits = permits_by_key(holds);
         for hold in holds {
-            self.restore_one(now, &hold)
+            self.restore_one(now, hold, &permits)
                 .map_err(|error| ConfigError::NotRestored { error })?;
             self.durable.watched.insert(hold.id, hold.lease);
         }
@@ -35,12 +37,28 @@ impl Broker {
         Ok(())
     }
 
-    fn restore_one(&mut self, now: Instant, hold: &KeptHold) -> Result<(), AcquireError> {
+    fn restore_one(
+        &mut self,
+        now: Instant,
+        hold: &KeptHold,
+        permits_by_key: &BTreeMap<Vec<u8>, u32>,
+    ) -> Result<(), AcquireError> {
         let mut wants = Vec::with_capacity(hold.keys.len());
-        for (key, mode) in &hold.keys {
+        for (name, mode) in &hold.keys {
             let max = self.config.table.key_bytes_max;
-            let key = Key::new(key, max).map_err(|_| AcquireError::KeyTooLong { max })?;
-            wants.push(Want { key, mode: *mode });
+            let key = Key::new(name, max).map_err(|_| AcquireError::KeyTooLong { max })?;
+            let mode = match *mode {
+                // It may have been lowered since: what is held fits all the same, until a
+                // request says again what the capacity is.
+                Mode::Semaphore { capacity, permits } => Mode::Semaphore {
+                    capacity: permits_by_key
+                        .get(name)
+                        .map_or(capacity, |held| capacity.max(*held)),
+                    permits,
+                },
+                mode => mode,
+            };
+            wants.push(Want { key, mode });
         }
         let ask = Acquire {
             lease: hold.lease,
@@ -110,6 +128,18 @@ impl Broker {
         }
         !superseded.is_empty()
     }
+}
+
+/// How many permits of each key are held.
+fn permits_by_key(holds: &[KeptHold]) -> BTreeMap<Vec<u8>, u32> {
+    let mut held = BTreeMap::new();
+    for (key, mode) in holds.iter().flat_map(|hold| &hold.keys) {
+        if let Mode::Semaphore { permits, .. } = mode {
+            let sum: &mut u32 = held.entry(key.clone()).or_default();
+            *sum = sum.saturating_add(*permits);
+        }
+    }
+    held
 }
 
 /// Whether two holds of one key in these modes can never be at one time.
