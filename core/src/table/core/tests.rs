@@ -37,16 +37,16 @@ fn timers_keep_their_order_when_they_are_numbered_afresh() {
 }
 
 /// Two of these names with the same hash.
-fn of_one_hash(seed: [u64; 2], name: impl Fn(u32) -> String) -> [String; 2] {
-    let hasher = Hasher::new(seed);
-    let mut seen = BTreeMap::new();
+fn of_one_hash(hash_seed: [u64; 2], name: impl Fn(u32) -> String) -> [String; 2] {
+    let hasher = Hasher::new(hash_seed);
+    let mut found = BTreeMap::new();
     for number in 0.. {
-        let name_bytes = name(number).into_bytes();
-        let hash = match short(&name_bytes) {
-            Some(key) => hasher.short_key(&key, name_bytes.len()),
-            None => hasher.long_key(core::iter::once(&name_bytes[..])),
+        let bytes = name(number).into_bytes();
+        let hash = match short(&bytes) {
+            Some(key) => hasher.short_key(&key, bytes.len()),
+            None => hasher.long_key(core::iter::once(&bytes[..])),
         };
-        if let Some(other) = seen.insert(hash, number) {
+        if let Some(other) = found.insert(hash, number) {
             return [name(other), name(number)];
         }
     }
