@@ -403,12 +403,26 @@ impl Broker {
                 if self.durable.watched.contains_key(&holder.id()) {
                     continue;
                 }
-                match holder.session() {
-                    Some(id) if !holder.keep() && self.sessions.get(id).is_some() => {
-                        let incarnation = self.config.incarnation;
-                        sessions.insert((incarnation, id), self.session_reach(id));
+                let reach = match holder.session() {
+                    _ if holder.keep() => None,
+                    Some(id) if self.sessions.get(id).is_some() => {
+                        Some((id, self.session_reach(id)))
                     }
-                    _ => has_unlisted = true,
+                    // A live-mutex client's: it cannot reclaim, nor believe beyond its `ttl`.
+                    Some(id) if self.dialect.has_session(id) => {
+                        let ends = holder.grant().and_then(|grant| grant.deadline);
+                        let left = ends.map(|ends| ends.saturating_duration_since(now));
+                        let reach = self.config.idle_max;
+                        Some((id, left.map_or(reach, |left| left.min(reach))))
+                    }
+                    _ => None,
+                };
+                if let Some((id, reach)) = reach {
+                    let listed = sessions.entry((self.config.incarnation, id));
+                    let longest = listed.or_insert(reach);
+                    *longest = reach.max(*longest);
+                } else {
+                    has_unlisted = true;
                 }
             }
         }

@@ -98,7 +98,7 @@ impl LiveMutex {
     }
 
     /// Whether the session belongs to this protocol.
-    fn has_session(&self, session: SessionId) -> bool {
+    pub(crate) fn has_session(&self, session: SessionId) -> bool {
         self.sessions.contains_key(&session) || self.write_keys.is_session(session)
     }
 

@@ -198,21 +198,46 @@ fn at_a_stop_those_who_hold_and_cannot_reclaim_are_not_listed_but_waited_for() {
     let record = world.disk.as_ref().unwrap();
     assert_eq!((record.has_unlisted, record.sessions.len()), (true, 0));
 
-    // A live-mutex client.
-    let mut world = World::new();
-    let client = world.broker.connect(world.now).unwrap();
-    let line = b"{\"type\":\"lock\",\"uuid\":\"1\",\"key\":\"key\",\"ttl\":4000}\n";
-    world.broker.handle_input(world.now, client, line);
-    world.broker.stop(world.now);
-    world.write();
-    let record = world.disk.as_ref().unwrap();
-    assert_eq!((record.has_unlisted, record.sessions.len()), (true, 0));
-
     // And those of before, whose time is not up.
     world.restart();
     world.broker.stop(world.now);
     world.write();
     assert!(world.disk.as_ref().unwrap().has_unlisted);
+}
+
+/// They cannot reclaim, and hold no longer than their `ttl`.
+#[test]
+fn at_a_stop_live_mutex_clients_are_waited_for_as_long_as_they_may_hold() {
+    let idle_max = BrokerConfig::default().idle_max.as_millis();
+    for (ttls, waits_ms) in [
+        (&["4000"][..], 3000),
+        (&["900", "4000", "2000"], 3000),
+        (&["4000000"], idle_max),
+        (&["4000", "null"], idle_max),
+        (&["1000"], 0),
+    ] {
+        let mut world = World::new();
+        let client = world.broker.connect(world.now).unwrap();
+        for (number, ttl) in ttls.iter().enumerate() {
+            let line = format!(
+                "{{\"type\":\"lock\",\"uuid\":\"{number}\",\"key\":\"{number}\",\"ttl\":{ttl}}}\n"
+            );
+            world
+                .broker
+                .handle_input(world.now, client, line.as_bytes());
+        }
+        world.later(Duration::from_secs(1));
+        world.broker.stop(world.now);
+        world.write();
+        let record = world.disk.as_ref().unwrap();
+        assert!(!record.has_unlisted, "{ttls:?}");
+        world.restart();
+        let until = world.broker.grace_until();
+        let waits = until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(world.now)
+        });
+        assert_eq!(waits.as_millis(), waits_ms, "{ttls:?}");
+    }
 }
 
 #[test]
