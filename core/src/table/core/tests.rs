@@ -60,7 +60,7 @@ fn keys_of_one_hash_are_two_keys() {
     for [one, other] in [
         of_one_hash(seed, |number| format!("{number}")),
         // Too long for their slots: they differ at their ends, or at their beginnings.
-        of_one_hash(seed, |number| format!("{:_>40}", number)),
+        of_one_hash(seed, |number| format!("{number:_>40}")),
         of_one_hash(seed, |number| format!("{number:_<20}{:_>20}", "")),
     ] {
         assert_ne!(one, other);
