@@ -30,9 +30,9 @@ const POINTS_MIN: u32 = 4;
 const POINTS_OF_LONG: u32 = 4;
 /// A wait that stayed awake and took so many times as long as it might did not get to run:
 /// others need the processor.
-const OVERRUN: u32 = 4;
-/// So many waits then sleep at once, twice as many each time that it happens again soon, up to
-/// the second number.
+const OVERRUN: u32 = 2;
+/// So many waits then sleep at once, four times as many each time that it happens again soon,
+/// up to the second number.
 const REST_WAITS: (u32, u32) = (1 << 10, 1 << 16);
 
 /// Whether a thread's next wait stays awake, judged by how its last ones went.
@@ -131,7 +131,7 @@ impl BusyPoll {
         self.rest = self.rest.saturating_sub(1);
         if wait.awake >= self.awake_max * OVERRUN {
             let is_soon = self.since_rest < self.last_rest * 16;
-            let next = if is_soon { self.last_rest * 2 } else { 0 };
+            let next = if is_soon { self.last_rest * 4 } else { 0 };
             self.rest = next.clamp(REST_WAITS.0, REST_WAITS.1);
             self.last_rest = self.rest;
             self.since_rest = 0;

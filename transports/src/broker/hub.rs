@@ -316,7 +316,7 @@ impl State {
                 // for older than it is, or its lease would end before it thinks.
                 let now = clock::now();
                 self.machine.handle_input(now, id, &buffer[..bytes]);
-                self.settle(now);
+                self.settle_last(now, Some(id));
                 if self.sockets.get(slot).is_some_and(|link| link.is_readable) {
                     self.read_again(slot);
                 }
@@ -332,7 +332,22 @@ impl State {
 
     /// Writes, closes and reads on wherever the machine has changed its mind.
     pub(super) fn settle(&mut self, now: Instant) {
-        while let Some(id) = self.machine.poll_connection() {
+        self.settle_last(now, None);
+    }
+
+    /// As [`settle`](Self::settle), but whoever asked for what was done comes last: who was
+    /// granted a lock by its release has waited for it, and whom others wait for comes first.
+    fn settle_last(&mut self, now: Instant, mut asker: Option<ConnectionId>) {
+        let mut is_asker_changed = false;
+        loop {
+            let next = self.machine.poll_connection();
+            if next.is_some() && next == asker {
+                is_asker_changed = true;
+                continue;
+            }
+            let Some(id) = next.or_else(|| asker.take().filter(|_| is_asker_changed)) else {
+                break;
+            };
             match self.links.get(id) {
                 Some(&Link::Socket(slot)) => self.flush(now, slot),
                 Some(Link::Stream(waker)) => waker.wake(),

@@ -33,6 +33,7 @@ pub(super) fn spawn(
         connect_timeout,
         busy_poll,
         connecting: None,
+        ready: None,
         place: None,
         due: None,
     });
@@ -46,6 +47,8 @@ pub(super) struct Driver {
     busy_poll: Duration,
     /// An attempt to connect, and when it has taken too long.
     connecting: Option<(Connecting, Instant)>,
+    /// There is something to read from the socket, and whether after it comes the end.
+    ready: Option<bool>,
     place: Option<(Arc<Reactor>, Token)>,
     due: Option<Instant>,
 }
@@ -56,11 +59,9 @@ impl Driver {
         self.place = Some((reactor, token));
     }
 
-    /// The reactor has something to tell of its socket.
+    /// The reactor has something to tell of its socket, and will poll.
     pub(super) fn handle_ready(&mut self, ended: bool) {
-        if let Some(connection) = &mut self.shared.lock().connection {
-            connection.handle_ready(ended);
-        }
+        self.ready = Some(ended || self.ready == Some(true));
     }
 
     /// How long the reactor may stay awake for it.
@@ -85,6 +86,11 @@ impl Driver {
                 .is_some_and(|driver| driver.will_wake(cx.waker()))
             {
                 state.driver = Some(cx.waker().clone());
+            }
+            if let Some(ended) = self.ready.take()
+                && let Some(connection) = &mut state.connection
+            {
+                connection.handle_ready(ended);
             }
             if let Some(connected) = connected {
                 self.begin(&mut state, connected);
