@@ -45,10 +45,18 @@ pub(crate) fn outcomes(report: &Report) -> Vec<Outcome> {
             1.15,
         ));
     }
-    let headline = |peer| report.entry("headline", peer);
-    let theirs = headline("node-live-mutex");
-    all.extend(faster(headline("lmx-client"), theirs, 4.0));
-    all.extend(faster(headline("node-lmx"), theirs, 1.2));
+    all.extend(faster(
+        report.entry("headline", "lmx-client"),
+        report.entry("headline", "node-live-mutex"),
+        4.0,
+    ));
+    for scenario in ["headline", "own-1", "own-20"] {
+        all.extend(faster(
+            report.entry(scenario, "node-lmx"),
+            report.entry(scenario, "node-live-mutex"),
+            1.2,
+        ));
+    }
     all.extend(latencies(report));
     all.extend(sizes(report));
     all
