@@ -11,7 +11,7 @@
 //! | tokens rise | the ceiling: reserved in blocks, the next long before it is needed |
 //! | a session can reclaim | that there is such a session, or that there are some that are not listed: held back is its `Welcome` |
 //! | a kept hold with a long lease, or none | the hold itself: held back is its grant, or its end |
-//! | anything to holders that cannot reclaim | that there are such holders: held back is the first reply |
+//! | anything to holders that cannot reclaim | that there are such holders, and how long they may believe: held back is what is said to the first that may believe for so long |
 //!
 //! A grant in a session that is open waits for nothing. Of many sessions that are opened in
 //! a row only the first waits: from then on the record says that it is not complete, until
@@ -58,10 +58,8 @@ pub(super) struct Durable {
     safe: Version,
     /// The ceiling in the record that was handed out last.
     ceiling: u64,
-    /// Holders that are not listed may believe for so long.
-    reach: Duration,
-    /// There are holders that will never be listed.
-    has_unlisted: bool,
+    /// Holders that will never be listed may believe for so long; zero if there are none.
+    unlisted: Duration,
     /// Sessions were opened that are yet to be listed; they may believe for so long.
     opening: Option<Duration>,
     /// When to list them.
@@ -127,8 +125,7 @@ impl Durable {
             handed_out: Version::default(),
             safe: Version::default(),
             ceiling: 0,
-            reach: config.idle_max,
-            has_unlisted: false,
+            unlisted: Duration::ZERO,
             opening: None,
             list_at: None,
             watched: BTreeMap::new(),
@@ -211,9 +208,9 @@ impl Durable {
     }
 
     /// As [`cover`](Self::cover), for one that will never be listed.
-    fn cover_for_ever(&mut self) -> Option<u64> {
-        self.has_unlisted = true;
-        self.cover(self.reach)
+    fn cover_for_ever(&mut self, reach: Duration) -> Option<u64> {
+        self.unlisted = self.unlisted.max(reach);
+        self.cover(self.unlisted)
     }
 }
 
@@ -299,10 +296,12 @@ impl Broker {
         }
     }
 
-    /// A live-mutex client is here, which can hold and will never reclaim.
+    /// live-mutex clients, of which this is one, may hold, and will never reclaim.
     pub(super) fn note_dialect(&mut self, index: u32) {
+        let reach = self.dialect.lease_longest().min(self.config.idle_max);
         if self.durable.is_on
-            && let Some(version) = self.durable.cover_for_ever()
+            && !reach.is_zero()
+            && let Some(version) = self.durable.cover_for_ever(reach)
         {
             self.hold_back(index, version);
         }
@@ -314,10 +313,9 @@ impl Broker {
             return;
         }
         let known = self.durable.watched.get(&id).copied();
-        let is_short = lease.is_some_and(|lease| lease <= self.durable.reach);
-        if is_short && known.is_none() {
+        if let (None, Some(short)) = (known, lease.filter(|lease| *lease <= self.config.idle_max)) {
             // It is not worth a line of its own.
-            if let Some(version) = self.durable.cover_for_ever() {
+            if let Some(version) = self.durable.cover_for_ever(short) {
                 self.hold_back(index, version);
             }
             return;
@@ -432,7 +430,7 @@ impl Broker {
         }
         for reach in sessions.values().skip(LISTED_MAX) {
             has_unlisted = true;
-            self.durable.reach = self.durable.reach.max(*reach);
+            self.durable.unlisted = self.durable.unlisted.max(*reach);
         }
         let sessions = believers(sessions.into_iter().take(LISTED_MAX));
         self.durable.last = Some(Last {
@@ -456,10 +454,7 @@ impl Broker {
             incarnation: self.config.incarnation,
             token_ceiling: FencingToken::new(self.durable.ceiling).expect("it is above zero"),
             secret_seed: self.config.secret_seed,
-            reach: self
-                .durable
-                .opening
-                .map_or(self.durable.reach, |reach| reach.max(self.durable.reach)),
+            reach: self.unlisted_reach(),
             has_unlisted,
             sessions,
             holds: self.kept_holds(),
@@ -472,10 +467,21 @@ impl Broker {
             .ids()
             .map(|id| ((self.config.incarnation, id), self.session_reach(id)));
         let all = self.outstanding_reaches().chain(own);
-        let has_unlisted = self.durable.has_unlisted
-            || self.durable.opening.is_some()
-            || (self.grace_until.is_some() && self.durable.unlisted_until.is_some());
+        let has_unlisted = !self.unlisted_reach().is_zero();
         (believers(all.take(2 * LISTED_MAX)), has_unlisted)
+    }
+
+    /// How long those who are not listed may believe: of this run, and of earlier ones.
+    fn unlisted_reach(&self) -> Duration {
+        let durable = &self.durable;
+        let of_before = durable
+            .unlisted_until
+            .filter(|_| self.grace_until.is_some())
+            .map_or(Duration::ZERO, |until| {
+                until.saturating_duration_since(self.now)
+            });
+        let opening = durable.opening.unwrap_or(Duration::ZERO);
+        durable.unlisted.max(opening).max(of_before)
     }
 
     /// Sessions of earlier runs keep their reach: counted anew if this run ends, too.

@@ -174,13 +174,13 @@ impl Broker {
         while let Some((id, lease)) = self.dialect.poll_kept() {
             self.note_kept(index, id, lease);
         }
+        self.note_dialect(index);
         // The next line must find the effects of this one with the dialect, not on
         // their way to it.
         self.pump(now);
     }
 
     fn admit_to_dialect(&mut self, index: u32) {
-        self.note_dialect(index);
         self.connections.unlink(Queue::Handshake, index);
         let connection = &mut self.connections[index];
         connection.phase = Phase::Open;

@@ -28,7 +28,7 @@ use core::time::Duration;
 
 use crate::broker::ConnectionId;
 use crate::storage::Growable;
-use crate::table::{ForceTarget, OpenError};
+use crate::table::{AcquireError, Acquired, ForceTarget, OpenError};
 use crate::{Acquire, Event, Instant, LockTable, RequestId, SessionId, TableConfig};
 
 pub(crate) use parse::request_called;
@@ -53,6 +53,7 @@ pub(crate) struct LiveMutex {
     outbox: Outbox,
     /// Requests to be kept that were made since it was last looked, and their leases.
     kept: Vec<(RequestId, Option<Duration>)>,
+    lease_longest: Duration,
     /// When to do something without being asked.
     wakes: BTreeSet<(Instant, ConnectionId, Wake)>,
     /// Request ids made so far for what has none of its own.
@@ -83,6 +84,7 @@ impl LiveMutex {
             recent: Recent::default(),
             outbox: Outbox::default(),
             kept: Vec::new(),
+            lease_longest: Duration::ZERO,
             wakes: BTreeSet::new(),
             ids_made: 0,
             expiries: 0,
@@ -218,10 +220,26 @@ impl LiveMutex {
         self.kept.pop()
     }
 
-    fn note_kept(&mut self, request: &Acquire<'_>) {
+    /// The longest lease that anybody has asked for who is to lose it with the connection:
+    /// so long may such a client believe that it holds. Zero if nobody has asked.
+    pub(crate) const fn lease_longest(&self) -> Duration {
+        self.lease_longest
+    }
+
+    /// Every request goes through here.
+    fn acquire(
+        &mut self,
+        at: &mut At<'_>,
+        session: SessionId,
+        request: &Acquire<'_>,
+    ) -> Result<Acquired, AcquireError> {
         if request.keep {
             self.kept.push((request.id, request.lease));
+        } else {
+            let lease = request.lease.unwrap_or(Duration::MAX);
+            self.lease_longest = self.lease_longest.max(lease);
         }
+        at.table.acquire(at.now, session, request)
     }
 }
 

@@ -529,18 +529,67 @@ fn a_kept_hold_whose_end_was_lost_gives_way_to_a_later_grant() {
     assert_eq!(other.words(&mut world), ["restarted", "granted 3 3"]);
 }
 
+/// What a live-mutex client was told by now, once it has asked for `key` for so long.
+fn live_mutex_lock(world: &mut World, client: ConnectionId, key: &str, ttl: &str) -> usize {
+    let line =
+        format!("{{\"type\":\"lock\",\"uuid\":\"{key}\",\"key\":\"{key}\",\"ttl\":{ttl}}}\n");
+    world
+        .broker
+        .handle_input(world.now, client, line.as_bytes());
+    world.broker.output(client).len()
+}
+
 #[test]
-fn a_live_mutex_client_can_hold_and_not_reclaim_so_its_time_is_waited_for() {
+fn live_mutex_clients_cannot_reclaim_so_the_longest_ttl_of_theirs_is_waited_for() {
+    let idle_max = BrokerConfig::default().idle_max.as_millis();
+    for (ttls, waits_ms) in [
+        (&[][..], 0),
+        (&["4000"], 4000),
+        (&["900", "4000", "2000"], 4000),
+        (&["4000000"], idle_max),
+        (&["4000", "null"], idle_max),
+    ] {
+        let mut world = World::new();
+        let client = world.broker.connect(world.now).unwrap();
+        world
+            .broker
+            .handle_input(world.now, client, b"{\"type\":\"lock-info-request\"}\n");
+        for (number, ttl) in ttls.iter().enumerate() {
+            live_mutex_lock(&mut world, client, &format!("{number}"), ttl);
+        }
+        world.write();
+        world.restart();
+        assert_eq!(world.broker.outstanding_sessions(), 0);
+        let waits = |world: &World| {
+            let until = world.broker.grace_until();
+            until.map_or(0, |until| {
+                until.saturating_duration_since(world.now).as_millis()
+            })
+        };
+        assert_eq!(waits(&world), waits_ms, "{ttls:?}");
+        // A second crash meanwhile forgets nobody, nor does it begin anew.
+        world.later(Duration::from_secs(1));
+        world.broker.connect(world.now).unwrap();
+        world.write();
+        world.restart();
+        assert!(waits(&world) + 1000 >= waits_ms, "{ttls:?}");
+    }
+}
+
+#[test]
+fn a_live_mutex_client_hears_of_a_grant_once_its_ttl_is_durable() {
     let mut world = World::new();
     let client = world.broker.connect(world.now).unwrap();
-    let line = b"{\"type\":\"lock\",\"uuid\":\"1\",\"key\":\"key\",\"ttl\":4000}\n";
-    world.broker.handle_input(world.now, client, line);
-    assert_eq!(world.broker.output(client), b"");
+    assert_eq!(live_mutex_lock(&mut world, client, "a", "2000"), 0);
     world.write();
-    assert!(!world.broker.output(client).is_empty());
-    world.restart();
-    assert_eq!(world.broker.outstanding_sessions(), 0);
-    assert!(world.broker.grace_until().is_some());
+    let first = world.broker.output(client).len();
+    assert!(first > 0);
+    // A shorter one waits for nothing, a longer one does.
+    let second = live_mutex_lock(&mut world, client, "b", "1000");
+    assert!(second > first);
+    assert_eq!(live_mutex_lock(&mut world, client, "c", "3000"), second);
+    world.write();
+    assert!(world.broker.output(client).len() > second);
 }
 
 #[test]

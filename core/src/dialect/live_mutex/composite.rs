@@ -80,8 +80,7 @@ impl LiveMutex {
             label: label.as_bytes(),
             ..Acquire::new(id, &wants)
         };
-        self.note_kept(&request);
-        match at.table.acquire(at.now, session, &request) {
+        match self.acquire(at, session, &request) {
             Ok(Acquired::Granted(grant)) => {
                 self.answer_composite(at, id, grant, frame.uuid.map(Raw::text));
             }

@@ -88,8 +88,7 @@ impl LiveMutex {
             label: label.as_bytes(),
             ..Acquire::new(id, &wants)
         };
-        self.note_kept(&request);
-        match at.table.acquire(at.now, session, &request) {
+        match self.acquire(at, session, &request) {
             Ok(Acquired::Granted(grant)) => {
                 self.remember_name(at, frame, id);
                 self.answer_granted(at, id, grant, Echo::of(frame), rw);

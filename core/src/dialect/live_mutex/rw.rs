@@ -297,9 +297,7 @@ impl LiveMutex {
             label: label.as_bytes(),
             ..Acquire::new(id, &wants)
         };
-        at.table
-            .acquire(at.now, session, &request)
-            .map_err(Refusal::Table)
+        self.acquire(at, session, &request).map_err(Refusal::Table)
     }
 
     pub(super) fn begin_role(&mut self, at: &mut At<'_>, id: RequestId, base: &[u8], ask: Ask) {
@@ -414,8 +412,7 @@ impl LiveMutex {
             front: true,
             ..Acquire::new(id, &wants)
         };
-        self.note_kept(&request);
-        let acquired = at.table.acquire(at.now, session, &request);
+        let acquired = self.acquire(at, session, &request);
         let Some(connection) = self.connections.get_mut(&at.by) else {
             return;
         };

@@ -159,7 +159,7 @@ impl LiveMutex {
             label: label.as_bytes(),
             ..Acquire::new(id, &wants)
         };
-        let Ok(acquired) = at.table.acquire(at.now, readers, &request) else {
+        let Ok(acquired) = self.acquire(at, readers, &request) else {
             return false;
         };
         // Others must not pass for later readers before the writers are locked out,
