@@ -87,3 +87,57 @@ fn add(sum: u64, (word, by): (u64, u64)) -> u64 {
 const fn upper(sum: u64) -> u32 {
     (sum >> 32) as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::{collections::BTreeSet, vec, vec::Vec};
+
+    use super::*;
+
+    /// What depends on every bit of what is hashed, and on the seed, is spread.
+    fn is_spread(hashes: impl Fn(&Hasher) -> Vec<u32>) {
+        let [one, other] = [[1, 2], [1, 3]].map(|seed| hashes(&Hasher::new(seed)));
+        let distinct: BTreeSet<_> = one.iter().chain(&other).collect();
+        assert_eq!(distinct.len(), one.len() + other.len());
+    }
+
+    #[test]
+    fn every_bit_and_the_seed_make_a_difference() {
+        is_spread(|hasher| {
+            let bits = (0..128).map(|bit| 1_u128 << bit);
+            bits.map(|bits| hasher.id([(bits >> 64) as u64, bits as u64]))
+                .collect()
+        });
+        is_spread(|hasher| (0..32).map(|bit| hasher.owner(1 << bit)).collect());
+        is_spread(|hasher| {
+            let bits = 0..SHORT_KEY_BYTES * 8;
+            bits.map(|bit| {
+                let mut key = [0; SHORT_KEY_BYTES];
+                key[bit / 8] = 1 << (bit % 8);
+                hasher.short_key(&key, SHORT_KEY_BYTES)
+            })
+            .collect()
+        });
+        // Zeros at the end count, too.
+        is_spread(|hasher| {
+            let key = [0; SHORT_KEY_BYTES];
+            (1..=SHORT_KEY_BYTES)
+                .map(|bytes| hasher.short_key(&key, bytes))
+                .collect()
+        });
+        is_spread(|hasher| {
+            (0..40 * 8)
+                .map(|bit| {
+                    let mut key = vec![0; 40];
+                    key[bit / 8] = 1 << (bit % 8);
+                    hasher.long_key(key.chunks(28))
+                })
+                .collect()
+        });
+    }
+
+    #[test]
+    fn only_the_lower_half_of_a_word_is_multiplied() {
+        assert_eq!(add(5, (0x0001_0000_0000_0002, 3)), 11);
+    }
+}

@@ -781,3 +781,21 @@ fn a_table_tells_its_counts_to_whoever_debugs() {
     let text = format!("{table:?}");
     assert!(text.starts_with("LockTable"), "{text}");
 }
+
+#[test]
+fn a_label_finds_room_where_everything_else_has_some() {
+    let mut table = LockTable::<Growable>::new(TableConfig::default()).unwrap();
+    let a = table.open_session(at(0), ms(0)).unwrap();
+    let wants = [Want {
+        key: key("k"),
+        mode: X,
+    }];
+    table
+        .acquire(at(0), a, &Acquire::new(id(1), &wants))
+        .unwrap();
+    table.release(at(0), a, id(1)).unwrap();
+    let mut want = Acquire::new(id(2), &wants);
+    want.label = b"a label";
+    table.acquire(at(0), a, &want).unwrap();
+    table.check();
+}

@@ -508,3 +508,13 @@ fn after_a_restart_nothing_is_counted_by_the_old_brokers_clock() {
     script.said_at(there, To::Oldest, grant);
     assert_eq!(script.good_until(), Some(at(4000)));
 }
+
+#[test]
+fn a_connection_begins_with_nothing_of_the_one_before() {
+    let mut script = Script::new(WINDOW);
+    script.client.query(script.now, Query::Ping);
+    assert!(!script.client.output().is_empty());
+    script.greet_again();
+    assert!(script.client.output().is_empty());
+    script.connect(Resumed::Resumed, WINDOW);
+}
