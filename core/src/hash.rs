@@ -90,7 +90,7 @@ const fn upper(sum: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use alloc::{collections::BTreeSet, vec, vec::Vec};
+    use alloc::{collections::BTreeSet, vec::Vec};
 
     use super::*;
 
@@ -128,7 +128,7 @@ mod tests {
         is_spread(|hasher| {
             (0..40 * 8)
                 .map(|bit| {
-                    let mut key = vec![0; 40];
+                    let mut key = [0; 40];
                     key[bit / 8] = 1 << (bit % 8);
                     hasher.long_key(key.chunks(28))
                 })

@@ -799,3 +799,32 @@ fn a_label_finds_room_where_everything_else_has_some() {
     table.acquire(at(0), a, &want).unwrap();
     table.check();
 }
+
+#[test]
+fn every_limit_holds_for_the_plainest_of_requests() {
+    use lmx_core::table::Resource;
+
+    let limited = |what: &dyn Fn(&mut TableConfig)| {
+        let mut config = TableConfig::default();
+        what(&mut config);
+        let mut table = LockTable::<Growable>::new(config).unwrap();
+        let table: &mut dyn Table = &mut table;
+        let a = table.open(0, 0);
+        table.ask(0, a, 1, &[("k", X)], &plainly).unwrap();
+        table.ask(0, a, 2, &[("l", X)], &plainly).unwrap_err()
+    };
+    let full = |what| AcquireError::Full { what, max: 1 };
+    assert_eq!(limited(&|config| config.keys_max = 1), full(Resource::Keys));
+    assert_eq!(
+        limited(&|config| config.requests_max = 1),
+        full(Resource::Requests)
+    );
+    assert_eq!(
+        limited(&|config| config.claims_max = 1),
+        full(Resource::Claims)
+    );
+    assert_eq!(
+        limited(&|config| config.requests_per_session_max = 1),
+        full(Resource::RequestsOfSession)
+    );
+}
