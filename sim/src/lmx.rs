@@ -23,6 +23,15 @@ use crate::protocol::{AnyProtocol, Contract};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lmx;
 
+impl Lmx {
+    /// The plan that is drawn from these bytes instead of from a seed: for a fuzzer, which
+    /// looks for bytes that lead somewhere new.
+    #[must_use]
+    pub fn plan_of_bytes(bytes: &[u8]) -> Plan {
+        swarm::plan_of_bytes(bytes)
+    }
+}
+
 impl AnyProtocol for Lmx {
     fn name(&self) -> &'static str {
         "lmx"

@@ -58,13 +58,29 @@ impl Draws {
 pub struct Sequence {
     draws: Draws,
     n: u64,
+    /// Drawn from first, while it lasts.
+    entropy: std::collections::VecDeque<u8>,
 }
 
 impl Sequence {
     /// The sequence of these draws.
     #[must_use]
     pub const fn new(draws: Draws) -> Self {
-        Self { draws, n: 0 }
+        Self {
+            draws,
+            n: 0,
+            entropy: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// The sequence of these bytes: what somebody else has drawn, such as a fuzzer. A draw
+    /// takes as few of them as it can; once there are none left, all draws are `draws`.
+    #[must_use]
+    pub fn of_bytes(entropy: &[u8], draws: Draws) -> Self {
+        Self {
+            entropy: entropy.iter().copied().collect(),
+            ..Self::new(draws)
+        }
     }
 
     const fn advance(&mut self) -> u64 {
@@ -72,37 +88,60 @@ impl Sequence {
         self.n
     }
 
+    /// The next `count` bytes as a number, if there are any left.
+    fn take(&mut self, count: u32) -> Option<u64> {
+        if self.entropy.is_empty() {
+            return None;
+        }
+        let mut number = 0;
+        for _ in 0..count {
+            number = number << 8 | u64::from(self.entropy.pop_front().unwrap_or(0));
+        }
+        Some(number)
+    }
+
     /// The next 64 bits.
-    pub const fn bits(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         let n = self.advance();
-        self.draws.bits(n)
+        self.take(8).unwrap_or_else(|| self.draws.bits(n))
     }
 
     /// From zero up to but without `bound`; zero if `bound` is zero.
-    pub const fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         let n = self.advance();
-        self.draws.below(n, bound)
+        let bytes = match bound {
+            0..=0x100 => 1,
+            0x101..=0x1_0000 => 2,
+            0x1_0001..=0x1_0000_0000 => 4,
+            _ => 8,
+        };
+        match self.take(bytes) {
+            Some(number) => ((u128::from(number) * u128::from(bound)) >> (8 * bytes)) as u64,
+            None => self.draws.below(n, bound),
+        }
     }
 
     /// From `low` to `high`, both included.
-    pub const fn between(&mut self, low: u64, high: u64) -> u64 {
-        let n = self.advance();
-        self.draws.between(n, low, high)
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high.saturating_sub(low).saturating_add(1))
     }
 
     /// Whether it falls into the first `percent` of a hundred.
-    pub const fn percent(&mut self, percent: u32) -> bool {
-        let n = self.advance();
-        self.draws.chance(n, percent * 10_000)
+    pub fn percent(&mut self, percent: u32) -> bool {
+        if self.entropy.is_empty() {
+            let n = self.advance();
+            return self.draws.chance(n, percent * 10_000);
+        }
+        self.below(100) < u64::from(percent)
     }
 
     /// One of `choices`, which is not empty.
-    pub const fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+    pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len() as u64) as usize]
     }
 
     /// From `low` to `high`, short ones as likely as long ones on a logarithmic scale.
-    pub const fn skewed(&mut self, low: u64, high: u64) -> u64 {
+    pub fn skewed(&mut self, low: u64, high: u64) -> u64 {
         let low_bits = 64 - (low | 1).leading_zeros() as u64;
         let high_bits = 64 - (high | 1).leading_zeros() as u64;
         let bits = self.between(low_bits, high_bits);
@@ -196,6 +235,17 @@ mod tests {
             assert!((10..=100_000).contains(&sequence.skewed(10, 100_000)));
         }
         assert_eq!(sequence.below(0), 0);
+    }
+
+    #[test]
+    fn bytes_are_drawn_from_while_they_last() {
+        let draws = Draws::new(3);
+        let mut sequence = Sequence::of_bytes(&[0x80, 0, 0xff, 1, 2], draws);
+        assert_eq!(sequence.below(10), 5);
+        assert!(sequence.percent(1), "a zero byte");
+        assert_eq!(sequence.between(1, 6), 6);
+        assert_eq!(sequence.below(0x1_0000), 0x0102);
+        assert_eq!(sequence.bits(), draws.bits(5));
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::plan::fault::{Fault, FaultEvent, FaultKind, FaultSet, NodeId, When};
 use crate::rng::{Digest, Draws};
 use queue::Queue;
 
+/// Clocks begin below this.
+const EPOCH_NS_MAX: u64 = 1 << 40;
+
 /// A machine and the process on it.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
@@ -54,7 +57,12 @@ pub(crate) struct World<'p, E> {
 enum Item<E> {
     Event(E),
     Begin(u32),
-    Restart { node: NodeId, life: u32 },
+    Restart {
+        node: NodeId,
+        life: u32,
+        /// The machine starts anew, and with it its monotonic clock.
+        boots: bool,
+    },
     RateRestored(NodeId),
 }
 
@@ -93,7 +101,7 @@ impl<'p, E: Copy> World<'p, E> {
             .map(|id| {
                 let drift_ppm = plan.drifts_ppm.get(usize::from(id)).copied().unwrap_or(0);
                 // Clocks start anywhere: nothing may depend on their being equal.
-                let epoch = draws.of(u64::from(id)).below(0x636c_6b00, 1 << 40);
+                let epoch = draws.of(u64::from(id)).below(0x636c_6b00, EPOCH_NS_MAX);
                 Node {
                     clock: Clock::new(epoch, drift_ppm),
                     process: Process::default(),
@@ -187,8 +195,13 @@ impl<'p, E: Copy> World<'p, E> {
                         return step;
                     }
                 }
-                Item::Restart { node, life } => {
-                    if self.nodes[usize::from(node)].process.restart(life) {
+                Item::Restart { node, life, boots } => {
+                    let draws = self.draws.of(u64::from(node)).of(0x626f_6f74);
+                    let state = &mut self.nodes[usize::from(node)];
+                    if state.process.restart(life) {
+                        if boots {
+                            state.clock.reboot(at_ns, draws.below(at_ns, EPOCH_NS_MAX));
+                        }
                         self.digest.add(at_ns ^ u64::from(node) << 48);
                         return Step::Restarted(node);
                     }
@@ -238,8 +251,10 @@ impl<'p, E: Copy> World<'p, E> {
             Fault::Crash(node) | Fault::PowerLoss(node) if known(node) => {
                 let process = &mut self.nodes[usize::from(node)].process;
                 if let Some(life) = process.crash() {
-                    self.queue.push(until_ns, Item::Restart { node, life });
                     let silently = event.fault.kind() == FaultKind::Power;
+                    let boots = silently;
+                    self.queue
+                        .push(until_ns, Item::Restart { node, life, boots });
                     return Some(Step::Crashed { node, silently });
                 }
             }

@@ -68,6 +68,8 @@ pub struct KeptHold {
     pub keys: Vec<(Vec<u8>, Mode)>,
     /// Who and why.
     pub label: Vec<u8>,
+    /// Delay after its end by expiry.
+    pub lock_delay: Duration,
 }
 
 /// Why bytes are not a record.
@@ -189,6 +191,7 @@ mod tests {
                 lease: None,
                 keys: vec![(b"key".to_vec(), Mode::Exclusive)],
                 label: b"who".to_vec(),
+                lock_delay: Duration::from_millis(3),
             }],
         }
     }

@@ -186,6 +186,13 @@ impl<'a> RequestView<'a> {
         core::num::NonZeroU32::new(extras.owner)
     }
 
+    /// How long its keys are kept free after it ended by expiry or disconnect.
+    #[must_use]
+    pub fn lock_delay(&self) -> core::time::Duration {
+        let extras = self.parts.extras.get(self.slot().extras as usize);
+        core::time::Duration::from_nanos(extras.map_or(0, |extras| extras.lock_delay))
+    }
+
     /// Whether the hold outlives its session.
     #[must_use]
     pub fn keep(&self) -> bool {

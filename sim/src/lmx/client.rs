@@ -266,6 +266,7 @@ impl Driver<'_> {
             ClientNode::Native(native) if native.conn == Some(conn) => {
                 native.conn = None;
                 native.client.handle_disconnected(now);
+                self.without_session(node);
             }
             ClientNode::Native(_) => {}
             ClientNode::Dialect(_) => self.dialect_disconnected(conn),
@@ -274,12 +275,32 @@ impl Driver<'_> {
         self.after_client(node);
     }
 
+    /// A client without a resume window knows that its session ends with its connection.
+    fn without_session(&mut self, node: NodeId) {
+        if self.window_ns(node - 1) > 0 {
+            return;
+        }
+        let (plan, now) = (self.plan, self.now(node));
+        let held = self.native(node).and_then(|native| {
+            let mut ops = native.holding.iter().copied();
+            ops.find(|op| native.client.held(now, request_id(plan, *op)).is_some())
+        });
+        if let Some(op) =
+            held.filter(|op| !self.engine.lock(self.engine.tickets[*op as usize]).keep)
+        {
+            let detail =
+                format!("#{op} is believed to be held, and its session ended with its connection");
+            self.engine.violate(Property::HoldersView, detail);
+        }
+    }
+
     pub(super) fn client_input(&mut self, conn: u32, count: usize) {
         let node = self.conns[conn as usize].node;
         let now = self.now(node);
-        if matches!(self.client(node), ClientNode::Dialect(_)) {
-            self.dialect_input(conn, count);
-            return;
+        match self.client(node) {
+            ClientNode::Native(_) => {}
+            ClientNode::Dialect(_) => return self.dialect_input(conn, count),
+            ClientNode::Hostile(_) => return self.hostile_input(conn, count),
         }
         let Self { clients, conns, .. } = self;
         let pipe = &mut conns[conn as usize].to_client;
@@ -414,8 +435,11 @@ impl Driver<'_> {
                         self.user_holds(op, token, good_until_ns);
                     }
                     State::Holding => self.upgraded(op),
+                    State::Idle | State::Done => self.told_after_the_end(op, "granted"),
                     // Withdrawn meanwhile; the client gives it back by itself.
-                    _ => sometimes!(self.engine.marks, GrantCrossedCancel),
+                    State::Ending | State::Lost => {
+                        sometimes!(self.engine.marks, GrantCrossedCancel)
+                    }
                 }
             }
             ClientEvent::Queued { id, ahead } => {
@@ -432,7 +456,7 @@ impl Driver<'_> {
                 sometimes!(self.engine.marks, DeadlockRefused, deadlock);
                 self.engine
                     .note_op(node, Kind::Told, op, || format!("refused: {}", brief(&why)));
-                self.close(op);
+                self.told_last(op, "refused");
             }
             ClientEvent::Lost { id, why } => {
                 let op = id.as_u128() as u32;
@@ -449,19 +473,19 @@ impl Driver<'_> {
                 }
                 self.engine
                     .note_op(node, Kind::Told, op, || format!("lost: {why}"));
-                self.close(op);
+                self.told_last(op, "lost");
             }
             ClientEvent::Released { id, result } => {
                 let op = id.as_u128() as u32;
                 self.engine
                     .note_op(node, Kind::Told, op, || format!("released: {result:?}"));
-                self.close(op);
+                self.told_last(op, "released");
             }
             ClientEvent::Cancelled { id } => {
                 let op = id.as_u128() as u32;
                 self.engine
                     .note_op(node, Kind::Told, op, || "cancelled".to_owned());
-                self.close(op);
+                self.told_last(op, "cancelled");
             }
             ClientEvent::Converted { id, result } => {
                 let op = id.as_u128() as u32;
@@ -482,6 +506,19 @@ impl Driver<'_> {
                 self.engine.note(node, Kind::Told, || format!("{other:?}"));
             }
         }
+    }
+
+    /// The user is told how its request ended, once.
+    fn told_last(&mut self, op: u32, what: &str) {
+        if !self.engine.tickets[op as usize].is_open() {
+            self.told_after_the_end(op, what);
+        }
+        self.close(op);
+    }
+
+    fn told_after_the_end(&mut self, op: u32, what: &str) {
+        let detail = format!("the user of #{op} is told that it was {what}, after its end");
+        self.engine.violate(Property::Answer, detail);
     }
 
     fn upgraded(&mut self, op: u32) {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use lmx_core::wire::{AcquireFields, Command, Hello, MAGIC, Request, SeqBuf, WantFields, frame};
-use lmx_core::{Mode, RequestId};
+use lmx_core::wire::{
+    AcquireFields, Answer, Command, Hello, MAGIC, Reply, Request, SeqBuf, Ticket, WantFields, frame,
+};
+use lmx_core::{FencingToken, Mode, RequestId};
 use serde::{Deserialize, Serialize};
 
 use super::broker::{key_bytes, request_id};
@@ -12,6 +14,7 @@ use super::driver::{ClientNode, Driver};
 use super::net::Way;
 use crate::marks::sometimes;
 use crate::plan::fault::NodeId;
+use crate::plan::{Action, Op};
 use crate::trace::Kind;
 
 /// What somebody hostile does.
@@ -54,12 +57,19 @@ pub enum Hostile {
     },
     /// Asks many questions and reads no answer.
     NeverReads(u32),
+    /// Goes on with its session, if it has had one, and claims to hold what another wants.
+    Claim {
+        /// Whose request.
+        op: u32,
+    },
 }
 
 /// Its connections, and what is still to be written to each.
 #[derive(Debug, Default)]
 pub(super) struct HostileNode {
     conns: Vec<Line>,
+    /// Of its last session.
+    ticket: Option<Ticket>,
 }
 
 #[derive(Debug)]
@@ -69,6 +79,8 @@ struct Line {
     output: Vec<u8>,
     /// How much of it is.
     written: usize,
+    /// What it is told, as far as it listens: until it is welcomed.
+    input: Option<Vec<u8>>,
 }
 
 impl HostileNode {
@@ -84,10 +96,11 @@ impl Driver<'_> {
     pub(super) fn be_hostile(&mut self, node: NodeId, op: u32, what: Hostile) {
         self.engine
             .note_about(node, Kind::Ask, (Some(op), None), || format!("{what:?}"));
-        let output = self.hostile_bytes(op, what);
-        if !matches!(self.client(node), ClientNode::Hostile(_)) {
+        let ClientNode::Hostile(hostile) = self.client(node) else {
             return;
-        }
+        };
+        let ticket = hostile.ticket;
+        let output = self.hostile_bytes(op, what, ticket);
         let conn = self.connect(node);
         if let ClientNode::Hostile(hostile) = self.client(node) {
             hostile.conns.push(Line {
@@ -95,6 +108,7 @@ impl Driver<'_> {
                 connected: false,
                 output,
                 written: 0,
+                input: matches!(what, Hostile::Claim { .. }).then(Vec::new),
             });
         }
     }
@@ -129,7 +143,32 @@ impl Driver<'_> {
         }
     }
 
-    fn hostile_bytes(&self, op: u32, what: Hostile) -> Vec<u8> {
+    /// It listens for what to go on with.
+    pub(super) fn hostile_input(&mut self, conn: u32, count: usize) {
+        let node = self.conns[conn as usize].node;
+        let Self { clients, conns, .. } = self;
+        let pipe = &mut conns[conn as usize].to_client;
+        if let ClientNode::Hostile(hostile) = &mut clients[usize::from(node) - 1]
+            && let Some(line) = hostile.conns.iter_mut().find(|line| line.conn == conn)
+            && let Some(input) = &mut line.input
+        {
+            input.extend_from_slice(pipe.peek(count));
+            if let Ok(Some(first)) = frame::split(input, u32::MAX) {
+                if let Ok(Reply {
+                    body: Answer::Welcome(welcome),
+                    ..
+                }) = Reply::decode(first.body)
+                {
+                    hostile.ticket = Some(welcome.ticket);
+                }
+                line.input = None;
+            }
+        }
+        pipe.pop(count);
+        self.after_client(node);
+    }
+
+    fn hostile_bytes(&self, op: u32, what: Hostile, ticket: Option<Ticket>) -> Vec<u8> {
         let draws = self.engine.world.draws.of(0x6576_696c).of(u64::from(op));
         let garbage = |count: u32| (0..u64::from(count)).map(|n| draws.bits(n) as u8);
         let mut bytes = Vec::new();
@@ -201,6 +240,20 @@ impl Driver<'_> {
                     session.acquire(&mut bytes, id, key);
                 }
             }
+            Hostile::Claim { op: other } => {
+                bytes.extend_from_slice(&MAGIC);
+                session.resume(&mut bytes, ticket);
+                let id =
+                    RequestId::from_u128(u128::from(draws.bits(0)) << 64 | u128::from(u32::MAX));
+                let key = match self.plan.ops.iter().find(|it| it.id == other) {
+                    Some(Op {
+                        action: Action::Lock(lock),
+                        ..
+                    }) => lock.wants[0].key,
+                    _ => 0,
+                };
+                session.claim(&mut bytes, id, key);
+            }
             Hostile::NeverReads(count) => {
                 bytes.extend_from_slice(&MAGIC);
                 session.hello(&mut bytes);
@@ -231,24 +284,46 @@ impl Session {
     }
 
     fn hello(&mut self, bytes: &mut Vec<u8>) {
+        self.open(bytes, Duration::ZERO, None);
+    }
+
+    fn resume(&mut self, bytes: &mut Vec<u8>, ticket: Option<Ticket>) {
+        self.open(bytes, Duration::from_secs(4), ticket);
+    }
+
+    fn open(&mut self, bytes: &mut Vec<u8>, resume_window: Duration, resume: Option<Ticket>) {
         let hello = Hello {
             auth: b"",
-            resume_window: Duration::ZERO,
-            resume: None,
+            resume_window,
+            resume,
             name: "hostile",
         };
         self.send(bytes, Command::Hello(hello));
     }
 
     fn acquire(&mut self, bytes: &mut Vec<u8>, id: RequestId, key: u32) {
-        let mut buffer = [0; 64];
-        let mut wants = SeqBuf::new(&mut buffer);
-        let key = key_bytes(key);
-        wants.push(&WantFields {
-            key: &key,
-            mode: Mode::Exclusive,
+        with_fields(id, key, |fields| {
+            self.send(bytes, Command::Acquire(fields));
         });
-        let fields = AcquireFields::new(id, wants.finish());
-        self.send(bytes, Command::Acquire(fields));
     }
+
+    /// Under the first token of all: with a later one than its own, a kept hold would have
+    /// to give way, for who resumes a session is believed.
+    fn claim(&mut self, bytes: &mut Vec<u8>, id: RequestId, key: u32) {
+        with_fields(id, key, |request| {
+            let token = FencingToken::FIRST;
+            self.send(bytes, Command::Reclaim { request, token });
+        });
+    }
+}
+
+fn with_fields(id: RequestId, key: u32, send: impl FnOnce(AcquireFields<'_>)) {
+    let mut buffer = [0; 64];
+    let mut wants = SeqBuf::new(&mut buffer);
+    let key = key_bytes(key);
+    wants.push(&WantFields {
+        key: &key,
+        mode: Mode::Exclusive,
+    });
+    send(AcquireFields::new(id, wants.finish()));
 }

@@ -9,17 +9,36 @@ use crate::rng::{Draws, Sequence};
 
 /// The plan of `seed`.
 pub(super) fn plan(seed: u64, allowed: FaultSet) -> Plan {
-    let mut draw = Sequence::new(Draws::new(seed).of(0x6c6d_7800));
-    let mix = Mix::draw(&mut draw);
+    let draw = Sequence::new(Draws::new(seed).of(0x6c6d_7800));
+    draw_plan(seed, draw, allowed, 400)
+}
+
+/// The plan that these bytes draw: the seed of what happens on the network, then all the
+/// rest.
+pub(super) fn plan_of_bytes(bytes: &[u8]) -> Plan {
+    let (head, rest) = bytes.split_at(bytes.len().min(8));
+    let mut seed = [0; 8];
+    seed[..head.len()].copy_from_slice(head);
+    let seed = u64::from_le_bytes(seed);
+    let draw = Sequence::of_bytes(rest, Draws::new(seed).of(0x6c6d_7800));
+    draw_plan(seed, draw, FaultSet::ALL, BYTES_OPS_MAX)
+}
+
+/// Few enough that a fuzzer gets through many plans.
+const BYTES_OPS_MAX: u64 = 60;
+
+fn draw_plan(seed: u64, mut draw: Sequence, allowed: FaultSet, ops_max: u64) -> Plan {
+    let draw = &mut draw;
+    let mix = Mix::draw(draw);
     let clients = mix.clients.len() as u16;
-    let mut setup = setup(&mut draw, &mix);
-    let count = draw.skewed(5, 400) as u32;
+    let mut setup = setup(draw, &mix);
+    let count = draw.skewed(5, ops_max) as u32;
     let mut at_ns = 0;
     let ops: Vec<Op> = (0..count)
         .map(|id| {
             at_ns += draw.skewed(1, 2 * mix.spacing_ns);
             let client = draw.below(u64::from(clients)) as u16;
-            let action = action(&mut draw, &mix, mix.clients[usize::from(client)], id);
+            let action = action(draw, &mix, mix.clients[usize::from(client)], id);
             Op {
                 id,
                 at_ns,
@@ -56,7 +75,7 @@ pub(super) fn plan(seed: u64, allowed: FaultSet) -> Plan {
         drift_ppm_max: setup.drift_ppm_max / 2,
         density: draw.pick(&[2, 4, 8, 16]),
     };
-    let mut faults = faults(&mut draw, &scope, &ops);
+    let mut faults = faults(draw, &scope, &ops);
     if !setup.durable {
         // A broker without memory cannot keep a promise over its death.
         faults.retain(|event| {
@@ -102,6 +121,8 @@ struct Mix {
     questions: u32,
     forces: u32,
     reopens: u32,
+    /// Somebody hostile claims to have held what others want.
+    claims: u32,
 }
 
 impl Mix {
@@ -146,6 +167,7 @@ impl Mix {
             questions: draw.pick(&[0, 0, 10]),
             forces: draw.pick(&[0, 0, 0, 5]),
             reopens: draw.pick(&[0, 0, 0, 5]),
+            claims: draw.pick(&[0, 10, 60]),
         }
     }
 }
@@ -278,7 +300,11 @@ fn mode(draw: &mut Sequence, mix: &Mix, native: bool, key: u32) -> Mode {
 }
 
 fn hostile(draw: &mut Sequence, mix: &Mix, id: u32) -> Hostile {
-    let other = draw.below(u64::from(id) + 1) as u32;
+    // Mostly somebody who waits or holds just now.
+    let other = id - draw.skewed(0, u64::from(id)) as u32;
+    if draw.percent(mix.claims) {
+        return Hostile::Claim { op: other };
+    }
     match draw.below(13) {
         0 => Hostile::Garbage(draw.skewed(1, 300) as u32),
         1 => Hostile::NativeGarbage(draw.skewed(1, 300) as u32),

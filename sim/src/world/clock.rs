@@ -86,6 +86,15 @@ impl Clock {
         self.local_ns += by_ns;
     }
 
+    /// The machine starts anew: the monotonic clock shows something else, the wall clock
+    /// goes on.
+    pub(crate) const fn reboot(&mut self, now_ns: u64, epoch_ns: u64) {
+        let wall_ns = self.wall_ns(now_ns);
+        self.since_ns = now_ns;
+        self.local_ns = epoch_ns;
+        self.wall_offset_ns = wall_ns.wrapping_sub(epoch_ns).cast_signed();
+    }
+
     pub(crate) const fn jump_wall(&mut self, by_ns: i64) {
         self.wall_offset_ns += by_ns;
     }
@@ -124,6 +133,16 @@ mod tests {
         clock.change_rate(90, 0);
         clock.step(95, 1_000);
         assert_eq!(clock.local_ns(100), 1_160);
+    }
+
+    #[test]
+    fn a_reboot_leaves_the_wall_clock_alone() {
+        let mut clock = Clock::new(100, 0);
+        clock.jump_wall(-40);
+        let before = clock.wall_ns(10);
+        clock.reboot(10, 7);
+        assert_eq!((clock.local_ns(10), clock.local_ns(11)), (7, 8));
+        assert_eq!(clock.wall_ns(10), before);
     }
 
     #[test]

@@ -64,6 +64,7 @@ impl Broker {
             lease: hold.lease,
             keep: true,
             label: &hold.label,
+            lock_delay: hold.lock_delay,
             ..Acquire::new(hold.id, &wants)
         };
         // Its session is gone; it goes on without one.

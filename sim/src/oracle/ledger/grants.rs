@@ -80,6 +80,17 @@ impl Ledger {
     ) -> Option<Verdict> {
         let grant = &book.new.holders[at];
         self.token_max = self.token_max.max(grant.token);
+        if let Some(other) = book.clash(at) {
+            let detail = format!(
+                "{} and {} hold {} at one time, as {:?} and {:?}",
+                name(grant.id),
+                name(other.id),
+                book.shown(),
+                grant.mode,
+                other.mode
+            );
+            return Some((Property::Exclusion, detail));
+        }
         let request = self.request(grant.id)?;
         request.token = Some(grant.token);
         request.waiting = false;
@@ -119,17 +130,6 @@ impl Ledger {
                 "{} was granted {} within its lock-delay",
                 name(grant.id),
                 book.shown()
-            );
-            return Some((Property::Exclusion, detail));
-        }
-        if let Some(other) = book.clash(at) {
-            let detail = format!(
-                "{} and {} hold {} at one time, as {:?} and {:?}",
-                name(grant.id),
-                name(other.id),
-                book.shown(),
-                grant.mode,
-                other.mode
             );
             return Some((Property::Exclusion, detail));
         }
