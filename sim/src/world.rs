@@ -47,6 +47,9 @@ pub(crate) struct World<'p, E> {
     /// Until when some fault lasts, as far as is known.
     pub(crate) disturbed_until_ns: u64,
     pub(crate) events: u64,
+    /// A machine that lost power shows another monotonic time when it is back. Protocols
+    /// whose servers keep deadlines by that clock on disk are not ready for it.
+    pub(crate) boots_clocks: bool,
     queue: Queue<Item<E>>,
     op_next: usize,
     healed: bool,
@@ -121,6 +124,7 @@ impl<'p, E: Copy> World<'p, E> {
             struck: FaultSet::NONE,
             disturbed_until_ns: 0,
             events: 0,
+            boots_clocks: false,
             queue: Queue::default(),
             op_next: 0,
             healed: false,
@@ -199,7 +203,7 @@ impl<'p, E: Copy> World<'p, E> {
                     let draws = self.draws.of(u64::from(node)).of(0x626f_6f74);
                     let state = &mut self.nodes[usize::from(node)];
                     if state.process.restart(life) {
-                        if boots {
+                        if boots && self.boots_clocks {
                             state.clock.reboot(at_ns, draws.below(at_ns, EPOCH_NS_MAX));
                         }
                         self.digest.add(at_ns ^ u64::from(node) << 48);

@@ -134,7 +134,8 @@ impl<'p> Driver<'p> {
                 .chain(clients)
                 .collect()
         });
-        let engine = Engine::new(plan, 1, lanes);
+        let mut engine = Engine::new(plan, 1, lanes);
+        engine.world.boots_clocks = true;
         let mut driver = Self {
             plan,
             setup,
