@@ -142,8 +142,8 @@ impl Sequence {
 
     /// From `low` to `high`, short ones as likely as long ones on a logarithmic scale.
     pub fn skewed(&mut self, low: u64, high: u64) -> u64 {
-        let low_bits = 64 - (low | 1).leading_zeros() as u64;
-        let high_bits = 64 - (high | 1).leading_zeros() as u64;
+        let low_bits = 64 - u64::from((low | 1).leading_zeros());
+        let high_bits = 64 - u64::from((high | 1).leading_zeros());
         let bits = self.between(low_bits, high_bits);
         let top = if bits >= 64 {
             u64::MAX

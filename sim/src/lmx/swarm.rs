@@ -301,7 +301,7 @@ fn mode(draw: &mut Sequence, mix: &Mix, native: bool, key: u32) -> Mode {
 
 fn hostile(draw: &mut Sequence, mix: &Mix, id: u32) -> Hostile {
     // Mostly somebody who waits or holds just now.
-    let other = id - draw.skewed(0, u64::from(id)) as u32;
+    let other = id + 1 - draw.skewed(1, u64::from(id) + 1) as u32;
     if draw.percent(mix.claims) {
         return Hostile::Claim { op: other };
     }
