@@ -346,6 +346,7 @@ impl Driver<'_> {
                 continue;
             };
             if broker.session(*id).is_some() {
+                Ledger::is_bound(&mut state.tap);
                 continue;
             }
             let bound = |other: &(ConnectionId, u32)| {

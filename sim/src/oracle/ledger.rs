@@ -39,6 +39,8 @@ pub(crate) struct Tap {
     /// Commands that have no answer yet, by their tags.
     open: Vec<(u32, Open)>,
     session: Option<u64>,
+    /// The broker was seen to count the session as this connection's.
+    is_bound: bool,
     /// The session that it has asked to go on with, until that is answered.
     resumes: Option<u64>,
     closed: bool,
@@ -61,6 +63,7 @@ impl Tap {
             said: Frames::new(false, u32::MAX),
             open: Vec::new(),
             session: None,
+            is_bound: false,
             resumes: None,
             closed: false,
         }
@@ -129,6 +132,11 @@ impl Ledger {
     /// Which session the connection is bound to.
     pub(crate) const fn session(tap: &Tap) -> Option<u64> {
         tap.session
+    }
+
+    /// The broker counts the connection's session as its own.
+    pub(crate) const fn is_bound(tap: &mut Tap) {
+        tap.is_bound = true;
     }
 
     /// Compares the broker with the books, if anything can have changed, and brings the
@@ -238,6 +246,11 @@ impl Ledger {
         self.session_of(id)
             .and_then(Session::ends_ns)
             .is_some_and(|ends| ends <= now_ns)
+    }
+
+    fn session_may_be_over(&self, now_ns: u64, id: u128) -> bool {
+        self.session_of(id)
+            .is_some_and(|session| session.may_be_over(now_ns))
     }
 
     /// Whether the session was ended by a goodbye: that gives back what it held.

@@ -54,16 +54,26 @@ pub(super) struct Session {
     pub(super) ended: bool,
     /// A connection has asked to go on with it, and was not answered yet.
     pub(super) resuming: bool,
+    /// It lost its connection at some time before `lost_ns`: before the client was shown
+    /// that it was there.
+    pub(super) vague: bool,
 }
 
 impl Session {
     /// When it ends unless it is resumed.
     pub(super) fn ends_ns(&self) -> Option<u64> {
-        let lost_ns = self.lost_ns.filter(|_| !self.resuming)?;
+        let lost_ns = self.lost_ns.filter(|_| !self.resuming && !self.vague)?;
         Some(if self.ended {
             lost_ns
         } else {
             lost_ns.saturating_add(self.window_ns)
+        })
+    }
+
+    /// Whether it may have ended by `now_ns`.
+    pub(super) fn may_be_over(&self, now_ns: u64) -> bool {
+        self.lost_ns.is_some_and(|lost| {
+            self.vague || self.ended || lost.saturating_add(self.window_ns) <= now_ns
         })
     }
 }

@@ -30,7 +30,7 @@ impl Ledger {
             if book.new.holder(gone.id).is_some() {
                 continue;
             }
-            let session_over = self.session_is_over(now_ns, gone.id);
+            let session_over = self.session_may_be_over(now_ns, gone.id);
             let Some(request) = self.request(gone.id) else {
                 continue;
             };
@@ -62,7 +62,7 @@ impl Ledger {
                 continue;
             }
             let granted = book.new.holder(gone.id).is_some();
-            let session_over = self.session_is_over(now_ns, gone.id);
+            let session_over = self.session_may_be_over(now_ns, gone.id);
             // It may have been granted and then been ended by force, in one batch.
             let forced = book.forced || self.waits_for_forced(gone.id);
             let Some(request) = self.request(gone.id) else {

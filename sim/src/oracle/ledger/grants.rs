@@ -36,7 +36,7 @@ impl Ledger {
     ) -> Option<Verdict> {
         let due_ns = grant.deadline_ns;
         // A kept hold goes on, but no longer waits.
-        let session_over = self.session_is_over(now_ns, grant.id);
+        let session_over = self.session_may_be_over(now_ns, grant.id);
         let request = self.request(grant.id)?;
         if due_ns != before.deadline_ns
             && request.session.is_some()

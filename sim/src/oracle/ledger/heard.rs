@@ -146,6 +146,7 @@ impl Ledger {
             session.resuming = false;
             session.lost_ns = Some(now_ns);
             session.ended = for_good;
+            session.vague = !tap.is_bound;
         }
     }
 }

@@ -78,6 +78,7 @@ impl Ledger {
     fn welcome(&mut self, tap: &mut Tap, at_ns: u64, welcome: Welcome) -> Option<Verdict> {
         let id = welcome.session;
         tap.session = Some(id);
+        tap.is_bound = false;
         if let Some(asked) = tap.resumes.take()
             && let Some(session) = self.sessions.iter_mut().find(|other| other.id == asked)
         {
@@ -90,6 +91,7 @@ impl Ledger {
                     return Some((Property::Disconnect, detail));
                 }
                 known.lost_ns = None;
+                known.vague = false;
                 None
             }
             None if welcome.resumed => {
@@ -104,6 +106,7 @@ impl Ledger {
                     lost_ns: None,
                     ended: false,
                     resuming: false,
+                    vague: false,
                 });
                 None
             }
