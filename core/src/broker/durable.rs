@@ -575,26 +575,9 @@ fn keys_of(request: RequestView<'_>) -> Vec<(Vec<u8>, Mode)> {
         .keys()
         .filter_map(|key| {
             let holder = key.holders().find(|holder| holder.id() == request.id())?;
-            let mode = with_room(holder.mode(), key.holders());
-            Some((key.key().flatten().copied().collect(), mode))
+            Some((key.key().flatten().copied().collect(), holder.mode()))
         })
         .collect()
-}
-
-/// The mode as a successor can restore it: beside all the others that hold now, even if the
-/// capacity was lowered under them.
-fn with_room<'a>(mode: Mode, holders: impl Iterator<Item = RequestView<'a>>) -> Mode {
-    let Mode::Semaphore { capacity, permits } = mode else {
-        return mode;
-    };
-    let taken = holders.map(|holder| match holder.mode() {
-        Mode::Semaphore { permits, .. } => permits,
-        _ => 0,
-    });
-    Mode::Semaphore {
-        capacity: taken.fold(0, u32::saturating_add).max(capacity),
-        permits,
-    }
 }
 
 #[cfg(test)]

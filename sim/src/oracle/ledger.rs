@@ -51,8 +51,12 @@ pub(crate) struct Tap {
 enum Open {
     /// A renewal of this request, for so long.
     Renew(u128, Option<u64>),
-    /// Force on a key that these held, under these tokens.
-    Force(Vec<(u128, u64)>),
+    /// Force on the key with this number.
+    Force {
+        key: usize,
+        /// Who held it when that was heard, and under which token.
+        holders: Vec<(u128, u64)>,
+    },
     Other,
 }
 

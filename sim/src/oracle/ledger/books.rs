@@ -115,8 +115,10 @@ pub(super) struct KeyBook {
     pub(super) delayed_until_ns: u64,
     /// The longest lock-delay that was ever heard.
     pub(super) lock_delay_ns_max: u64,
-    /// Force was heard since the last page.
+    /// Force may have been used since the last page.
     pub(super) forced: bool,
+    /// Times that force was asked for and not yet answered: it may be used at any time.
+    pub(super) forces_open: u32,
 }
 
 impl KeyBook {
@@ -160,7 +162,7 @@ impl KeyBook {
     /// The new page becomes the old one.
     pub(super) fn turn_page(&mut self) {
         std::mem::swap(&mut self.old, &mut self.new);
-        self.forced = false;
+        self.forced = self.forces_open > 0;
         self.capacity_heard_max = 0;
         self.capacities_heard.clear();
     }

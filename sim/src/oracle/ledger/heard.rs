@@ -45,10 +45,14 @@ impl Ledger {
                 }
             }
             Heard::ForceKey(name) => {
-                if let Some(key) = self.keys.iter_mut().find(|key| key.name == name) {
-                    key.forced = true;
-                    let holders = key.old.holders.iter();
-                    open = Open::Force(holders.map(|holder| (holder.id, holder.token)).collect());
+                if let Some(at) = self.keys.iter().position(|key| key.name == name) {
+                    self.keys[at].forces_open += 1;
+                    self.keys[at].forced = true;
+                    let holders = self.keys[at].old.holders.iter();
+                    open = Open::Force {
+                        key: at,
+                        holders: holders.map(|holder| (holder.id, holder.token)).collect(),
+                    };
                 }
             }
             Heard::Convert { id, downgrade } => {
@@ -131,7 +135,19 @@ impl Ledger {
     /// The broker learned that a connection is gone, or decided that it is.
     pub(crate) fn connection_lost(&mut self, now_ns: u64, tap: &mut Tap) {
         self.heard = true;
+        for (_, open) in &mut tap.open {
+            self.force_over(&std::mem::replace(open, Open::Other));
+        }
         self.session_lost(now_ns, tap, false);
+    }
+
+    /// Force that was asked for was answered, or never will be.
+    pub(super) fn force_over(&mut self, open: &Open) {
+        if let Open::Force { key, .. } = open {
+            let key = &mut self.keys[*key];
+            key.forces_open = key.forces_open.saturating_sub(1);
+            key.forced = key.forces_open > 0;
+        }
     }
 
     fn session_lost(&mut self, now_ns: u64, tap: &mut Tap, for_good: bool) {

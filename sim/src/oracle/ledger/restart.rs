@@ -19,6 +19,7 @@ impl Ledger {
             key.old.holders.clear();
             key.old.waiters.clear();
             key.delayed_until_ns = 0;
+            key.forces_open = 0;
         }
         let kept_from_ns = self.kept_from_ns;
         for request in &mut self.requests {

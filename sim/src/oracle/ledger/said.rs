@@ -45,6 +45,7 @@ impl Ledger {
                 return Some((Property::Answer, detail));
             };
             open = tap.open.swap_remove(place).1;
+            self.force_over(&open);
         }
         match said {
             Said::Welcome(welcome) => self.welcome(tap, at_ns, welcome),
@@ -131,7 +132,7 @@ impl Ledger {
 
     /// What was held when force was asked for, and ever since, was not ended by it.
     fn force_released(&self, open: &Open) -> Option<Verdict> {
-        let Open::Force(holders) = open else {
+        let Open::Force { holders, .. } = open else {
             return None;
         };
         let pages = self.keys.iter().flat_map(|key| &key.old.holders);
