@@ -85,6 +85,8 @@ pub(crate) struct Ledger {
     kept_from_ns: Option<u64>,
     /// Something was heard that may have changed the books.
     heard: bool,
+    /// Places of the requests that were asked for since the last page.
+    heard_of: Vec<usize>,
     /// Requests were made on somebody's behalf.
     has_owners: bool,
     /// A deadline of the books, in the broker's time: they are to be looked at then.
@@ -121,6 +123,7 @@ impl Ledger {
             token_max: 0,
             kept_from_ns,
             heard: false,
+            heard_of: Vec::new(),
             has_owners: false,
             due_ns: u64::MAX,
             timer_ns: u64::MAX,
@@ -186,9 +189,8 @@ impl Ledger {
             key.turn_page();
         }
         verdict = verdict.or_else(|| self.judge_circles());
-        for request in &mut self.requests {
-            request.seen = false;
-            request.heard = false;
+        for at in self.heard_of.drain(..) {
+            self.requests[at].heard = false;
         }
         let counted = self.note_due(look.now_ns);
         let (held, waiting, _, _) = self.counts;
@@ -220,6 +222,14 @@ impl Ledger {
         let Self { keys, requests, .. } = self;
         let (mut held, mut waiting) = (0, 0);
         let (mut timer_ns, mut wait_ns) = (u64::MAX, u64::MAX);
+        for place in keys
+            .iter()
+            .flat_map(|key| key.old.holders.iter().chain(&key.old.waiters))
+        {
+            if let Some(request) = index(place.id).and_then(|at| requests.get_mut(at)) {
+                request.seen = false;
+            }
+        }
         for key in keys {
             for holder in &key.old.holders {
                 timer_ns = timer_ns.min(holder.deadline_ns.unwrap_or(u64::MAX));

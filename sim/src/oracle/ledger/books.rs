@@ -191,7 +191,9 @@ impl KeyBook {
                     last = Some(other);
                 }
                 // Alone it may hold more than a lowered capacity has.
-                let capacity = self.capacity.max(self.capacity_heard_max);
+                // Nor has one that was lowered after it let this one in.
+                let before = self.old.capacity.unwrap_or(0);
+                let capacity = self.capacity.max(self.capacity_heard_max).max(before);
                 last.filter(|_| taken > capacity)
             }
         }
@@ -242,6 +244,13 @@ impl Page {
 
     pub(super) fn waits(&self, id: u128) -> bool {
         self.waiters.iter().any(|waiter| waiter.id == id)
+    }
+
+    /// The same of one that stood at `at` on the page before or after: most move by one place
+    /// or not at all.
+    pub(super) fn waits_near(&self, at: usize, id: u128) -> bool {
+        let near = self.waiters.iter().skip(at.saturating_sub(1)).take(3);
+        near.map(|waiter| waiter.id).any(|other| other == id) || self.waits(id)
     }
 
     /// Who waits to have the key alone.

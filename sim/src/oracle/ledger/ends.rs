@@ -57,8 +57,8 @@ impl Ledger {
         let Look {
             now_ns, slept_ns, ..
         } = look;
-        for gone in &book.old.waiters {
-            if book.new.waits(gone.id) {
+        for (at, gone) in book.old.waiters.iter().enumerate() {
+            if book.new.waits_near(at, gone.id) {
                 continue;
             }
             let granted = book.new.holder(gone.id).is_some();

@@ -1,7 +1,7 @@
 //! What reaches the broker: noted, never judged.
 
 use super::books::Request;
-use super::{Ledger, Open, Tap};
+use super::{Ledger, Open, Tap, index};
 use crate::oracle::wire::{Asked, Frames, Heard, command};
 use crate::plan::Mode;
 
@@ -95,10 +95,13 @@ impl Ledger {
             }
         }
         self.has_owners |= asked.owner != 0;
-        let Some(request) = self.request(asked.id) else {
+        let place = index(asked.id).filter(|at| *at < self.requests.len());
+        let Some(place) = place else {
             self.complete = false;
             return;
         };
+        self.heard_of.push(place);
+        let request = &mut self.requests[place];
         request.heard = true;
         if reclaimed.is_some() {
             request.reclaimed = reclaimed;

@@ -40,14 +40,14 @@ impl Ledger {
     }
 
     fn judge_waiters(&mut self, now_ns: u64, book: &KeyBook) -> Option<Verdict> {
-        for waiter in &book.new.waiters {
+        for (at, waiter) in book.new.waiters.iter().enumerate() {
             let over = self.session_is_over(now_ns, waiter.id);
             let Some(request) = self.request(waiter.id) else {
                 continue;
             };
             let holds = book.new.holder(waiter.id).is_some();
             request.waiting |= !holds;
-            let is_new = !book.old.waits(waiter.id);
+            let is_new = !book.old.waits_near(at, waiter.id);
             request.asked |= request.heard;
             if is_new && !holds && !request.asked && request.session.is_some() {
                 let detail = format!(
@@ -124,8 +124,9 @@ fn judge_queue(book: &KeyBook) -> Option<Verdict> {
         .new
         .waiters
         .iter()
-        .filter(|waiter| book.old.waits(waiter.id));
-    let ordered = new.all(|waiter| old.any(|other| other.id == waiter.id));
+        .enumerate()
+        .filter(|(at, waiter)| book.old.waits_near(*at, waiter.id));
+    let ordered = new.all(|(_, waiter)| old.any(|other| other.id == waiter.id));
     (!ordered).then(|| {
         let detail = format!("the queue of {} was put in another order", book.shown());
         (Property::Fifo, detail)
