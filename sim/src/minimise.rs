@@ -17,12 +17,14 @@ pub fn minimise(plan: &Plan, mut fails: impl FnMut(&Plan) -> bool) -> (Plan, u32
     // pieces first, and no small one before none of these goes any more.
     let coarse = plan.len() / COARSE;
     let mut best = without(plan, |plan| &mut plan.ops, coarse, &mut check);
+    best = without_unbound(&best, &mut check);
+    best = sooner(&best, &mut check);
     loop {
         let before = best.clone();
-        best = without_unbound(&best, &mut check);
         // Faults first: each one that goes makes every further run cheaper and likelier.
         best = without(&best, |plan| &mut plan.faults, 1, &mut check);
         best = without(&best, |plan| &mut plan.ops, 1, &mut check);
+        best = without_unbound(&best, &mut check);
         best = simpler(&best, &mut check);
         if best == before {
             break;
@@ -84,6 +86,43 @@ const SEEDS_MAX: u64 = 10_000;
 /// How many other seeds of the keyed draws are tried with a plan that no longer fails.
 const RESEEDS: u64 = 8;
 
+/// Lets everything begin at once, and end with the last operation: nodes that keep each
+/// other awake cost time while nothing happens.
+fn sooner(plan: &Plan, fails: &mut impl FnMut(&Plan) -> bool) -> Plan {
+    let (Some(first), Some(last)) = (plan.ops.first(), plan.ops.last()) else {
+        return plan.clone();
+    };
+    let idle_ns = first.at_ns.saturating_sub(SECOND);
+    let heal_ns = plan
+        .heal_ns
+        .min(last.at_ns + 10 * SECOND)
+        .saturating_sub(idle_ns);
+    let mut candidate = plan.clone();
+    candidate.heal_ns = heal_ns;
+    for op in &mut candidate.ops {
+        op.at_ns -= idle_ns;
+    }
+    for event in &mut candidate.faults {
+        if let When::At(at_ns) = &mut event.when {
+            *at_ns = at_ns.saturating_sub(idle_ns);
+        }
+    }
+    if candidate == *plan || !fails_somehow(&mut candidate, RESEEDS, fails) {
+        return plan.clone();
+    }
+    candidate
+}
+
+/// Whether it fails with its seed or one of the `reseeds` next ones: other delays may do
+/// where these no longer do.
+fn fails_somehow(plan: &mut Plan, reseeds: u64, fails: &mut impl FnMut(&Plan) -> bool) -> bool {
+    let seed = plan.seed;
+    (0..=reseeds).any(|reseed| {
+        plan.seed = seed.wrapping_add(reseed);
+        fails(plan)
+    })
+}
+
 /// In how many pieces a plan is cut at the most before any is cut smaller.
 const COARSE: usize = 64;
 
@@ -123,14 +162,8 @@ fn without<T: Clone>(
             let to = items.len() - from;
             let begin = to.saturating_sub(chunk);
             items.drain(begin..to);
-            // Other delays may do where these no longer do.
             let reseeds = if chunk <= 2 && to <= 32 { RESEEDS } else { 0 };
-            let seed = candidate.seed;
-            let failing = (0..=reseeds).find(|reseed| {
-                candidate.seed = seed.wrapping_add(*reseed);
-                fails(&candidate)
-            });
-            if failing.is_some() {
+            if fails_somehow(&mut candidate, reseeds, fails) {
                 best = candidate;
                 shrunk = true;
             } else {
