@@ -203,7 +203,8 @@ fn action(draw: &mut Sequence, mix: &Mix, client: ClientSetup, id: u32) -> Actio
     if native && draw.percent(mix.forces) {
         return Action::ForceKey(draw.below(u64::from(mix.keys)) as u32);
     }
-    if native && draw.percent(mix.reopens) {
+    // What others leave may be gone on with, by themselves or not at all, unseen on the wire.
+    if client == (ClientSetup::Native { window_ns: 0 }) && draw.percent(mix.reopens) {
         return Action::Reopen;
     }
     Action::Lock(lock(draw, mix, native))

@@ -173,7 +173,8 @@ fn when(draw: &mut Sequence, scope: &FaultScope, op: u32) -> When {
     let after_ns = match draw.below(3) {
         0 => 0,
         1 => draw.below(10 * MS),
-        _ => draw.below(scope.reach_ns),
+        // Within a hold, however short holds are.
+        _ => draw.skewed(MS, scope.reach_ns),
     };
     match draw.below(8) {
         0 | 1 => When::At(draw.below(scope.heal_ns)),
@@ -185,7 +186,13 @@ fn when(draw: &mut Sequence, scope: &FaultScope, op: u32) -> When {
 
 fn fault(draw: &mut Sequence, scope: &FaultScope, kind: FaultKind, client: NodeId) -> Fault {
     let server = draw.below(u64::from(scope.servers.max(1))) as NodeId;
-    let node = if draw.percent(50) { client } else { server };
+    // Who stands still does the most harm where somebody believes to hold.
+    let of_clients = if kind == FaultKind::Pause { 80 } else { 50 };
+    let node = if draw.percent(of_clients) {
+        client
+    } else {
+        server
+    };
     let (from, to) = if draw.percent(50) {
         (client, server)
     } else {
