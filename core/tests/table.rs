@@ -689,9 +689,17 @@ fn a_kept_hold_goes_to_whoever_asks_for_it_within_limits() {
     let grant = table.reclaim(at(0), a, &want, token).unwrap();
     table.close_session(at(1), a).unwrap();
     assert_eq!(table.request(id(1)).unwrap().session(), None);
+    let other_token = lmx_core::FencingToken::new(8).unwrap();
+    let refused = table.reclaim(at(1), c, &want, other_token);
+    assert_eq!(refused, Err(AcquireError::ReclaimConflict));
+    assert_eq!(table.request(id(1)).unwrap().session(), None);
     // Put back already: it is this session's from here on, and no other's.
-    assert_eq!(table.reclaim(at(2), b, &want, token), Ok(grant));
-    table.check();
+    for _ in 0..2 {
+        assert_eq!(table.reclaim(at(2), b, &want, token), Ok(grant));
+        table.check();
+    }
+    let refused = table.reclaim(at(2), b, &want, other_token);
+    assert_eq!(refused, Err(AcquireError::ReclaimConflict));
     assert_eq!(table.request(id(1)).unwrap().session(), Some(b));
     assert_eq!(
         table.reclaim(at(2), c, &want, token),

@@ -187,6 +187,10 @@ impl Core<'_> {
             if slot.session != session && slot.session != NONE {
                 return Err(AcquireError::IdInUse);
             }
+            // What is nobody's is taken over by this session only if that is what it means.
+            if slot.session == NONE && self.grant_of(known).token.as_u64() != token {
+                return Err(AcquireError::ReclaimConflict);
+            }
             return match self.report(session, known)? {
                 Acquired::Granted(grant) if grant.token.as_u64() == token => Ok(grant),
                 _ => Err(AcquireError::ReclaimConflict),

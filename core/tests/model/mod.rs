@@ -201,6 +201,14 @@ impl Model {
         if !self.sessions[by].open {
             return Answer::Refused("session");
         }
+        let is_meant =
+            |request: &Request| request.session.is_some() || request.token == Some(token);
+        if self
+            .find(ask.id)
+            .is_some_and(|at| !is_meant(&self.requests[at]))
+        {
+            return Answer::Refused("conflict");
+        }
         if let Some(answer) = self.report(by, ask.id) {
             let held = self.find(ask.id).is_some_and(|at| {
                 self.requests[at].state == State::Held && self.requests[at].token == Some(token)
