@@ -20,6 +20,8 @@ mod heard;
 mod presence;
 mod restart;
 mod said;
+#[cfg(test)]
+mod tests;
 
 use lmx_core::broker::Broker;
 use lmx_core::{FencingToken, Key};
