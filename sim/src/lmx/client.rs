@@ -438,7 +438,7 @@ impl Driver<'_> {
                     State::Idle | State::Done => self.told_after_the_end(op, "granted"),
                     // Withdrawn meanwhile; the client gives it back by itself.
                     State::Ending | State::Lost => {
-                        sometimes!(self.engine.marks, GrantCrossedCancel)
+                        sometimes!(self.engine.marks, GrantCrossedCancel);
                     }
                 }
             }
