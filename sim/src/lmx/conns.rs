@@ -312,14 +312,21 @@ impl Driver<'_> {
 
     /// Live-mutex clients have no heartbeat: there the kernel's keep-alive finds dead
     /// connections. Native ones must find them without.
+    ///
+    /// That of a client that holds without a `ttl` must find a dead broker before its
+    /// successor takes the lock for free: the broker's document asks for that.
     fn tell_by_keepalive(&mut self, conn: u32, way: Way) {
+        let after_ns = match way {
+            Way::ToBroker => KEEPALIVE_NS,
+            Way::ToClient => KEEPALIVE_NS.min(self.setup.idle_ns_max / 2),
+        };
         let client = usize::from(self.conns[conn as usize].node) - 1;
         if matches!(
             self.setup.clients.get(client),
             Some(ClientSetup::Dialect | ClientSetup::Hostile)
         ) {
             let world = &mut self.engine.world;
-            world.schedule(world.now_ns + KEEPALIVE_NS, Event::Broken { conn, way });
+            world.schedule(world.now_ns + after_ns, Event::Broken { conn, way });
         }
     }
 
