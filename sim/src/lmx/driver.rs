@@ -173,20 +173,25 @@ impl<'p> Driver<'p> {
 
     /// Wakes `node` at `at`, of its own clock; what was set before no longer matters.
     pub(super) fn arm(&mut self, node: NodeId, at: Option<Instant>) {
-        let alarm = &mut self.alarms[usize::from(node)];
         // An alarm that comes too early only finds that nothing is due.
-        let Some(at) = at.filter(|at| *at < alarm.at) else {
+        let Some(at) = at.filter(|at| *at < self.alarms[usize::from(node)].at) else {
             return;
         };
-        let world = &mut self.engine.world;
+        let world = &self.engine.world;
         let clock = &world.node(node).clock;
         let Some(at_ns) = clock.true_ns(world.now_ns, at.as_nanos()) else {
             return;
         };
+        self.schedule_wake(node, at, at_ns);
+    }
+
+    fn schedule_wake(&mut self, node: NodeId, at: Instant, at_ns: u64) {
         self.stamp += 1;
         let stamp = self.stamp;
-        *alarm = Alarm { at, stamp };
-        world.schedule(at_ns, Event::Wake { node, stamp });
+        self.alarms[usize::from(node)] = Alarm { at, stamp };
+        self.engine
+            .world
+            .schedule(at_ns, Event::Wake { node, stamp });
     }
 
     fn wake(&mut self, node: NodeId, stamp: u32) {
@@ -285,7 +290,11 @@ impl<'p> engine::Driver<'p> for Driver<'p> {
         if self.engine.world.node(node).process.is_dead() {
             return;
         }
-        if node == BROKER {
+        if !self.engine.world.is_running(node) {
+            // It looks at its clock when its pause is over.
+            let now = self.now(node);
+            self.schedule_wake(node, now, self.engine.world.now_ns);
+        } else if node == BROKER {
             self.after_broker_if_running();
         } else {
             self.after_client(node);
