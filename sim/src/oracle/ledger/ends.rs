@@ -1,6 +1,6 @@
 //! Every hold and wait that ended has a reason.
 
-use super::books::KeyBook;
+use super::books::{KeyBook, Session};
 use super::{Ledger, Look, Verdict, index, name};
 use crate::oracle::Property;
 
@@ -100,8 +100,18 @@ impl Ledger {
                 continue;
             };
             let by_itself = !request.may_end && !book.forced && !self.said_goodbye(gone.id);
-            if request.lock_delay_ns > 0 && by_itself && book.new.holder(gone.id).is_none() {
-                let ended_ns = gone.deadline_ns.map_or(now_ns, |at| at.min(now_ns));
+            let session = self.session_of(gone.id);
+            // Nobody knows when such a session ended.
+            let vague = session.is_some_and(|session| session.vague);
+            if request.lock_delay_ns > 0
+                && by_itself
+                && !vague
+                && book.new.holder(gone.id).is_none()
+            {
+                // The broker may have been paused when it was due.
+                let session_ends_ns = session.and_then(Session::ends_ns);
+                let due_ns = gone.deadline_ns.into_iter().chain(session_ends_ns);
+                let ended_ns = due_ns.fold(now_ns, u64::min);
                 let until_ns = ended_ns.saturating_add(request.lock_delay_ns);
                 book.delayed_until_ns = book.delayed_until_ns.max(until_ns);
             }
