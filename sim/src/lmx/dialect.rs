@@ -179,6 +179,7 @@ impl Driver<'_> {
         );
         let dialect = self.dialect(node).expect("it is one");
         dialect.output.extend_from_slice(received.as_bytes());
+        let conn = dialect.conn;
         let token = reply["fencingToken"].as_u64().unwrap_or(0);
         let lease_ns = self
             .engine
@@ -186,7 +187,13 @@ impl Driver<'_> {
             .lease_ns;
         // A careful user counts from when it asked.
         let margin_ns = lease_ns / 1_000_000 * u64::from(self.setup.drift_ppm_max);
-        let good_until_ns = (lease_ns > 0).then(|| ask.sent_ns + lease_ns - margin_ns);
+        // Without a `ttl` the hold lasts as long as the connection: if this was written before
+        // the broker closed it, that is over, which such a client has no way to know.
+        let is_over = conn.is_some_and(|conn| self.conns[conn as usize].broker_end == End::Closed);
+        let good_until_ns = match lease_ns {
+            0 => is_over.then_some(0),
+            _ => Some(ask.sent_ns + lease_ns - margin_ns),
+        };
         self.user_holds(ask.op, token, good_until_ns);
     }
 
