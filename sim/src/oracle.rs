@@ -11,3 +11,4 @@ pub(crate) use fairness::{Waiters, Winner};
 pub(crate) use fence::Fences;
 pub(crate) use holds::{Hold, Holds};
 pub use violation::{Property, Violation};
+pub(crate) use wire::is_fault;

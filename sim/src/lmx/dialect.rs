@@ -7,6 +7,7 @@ use super::net::{End, Way};
 use super::users::Act;
 use crate::engine::State;
 use crate::marks::sometimes;
+use crate::oracle::is_fault;
 use crate::plan::fault::NodeId;
 use crate::plan::{Lock, MS, Mode};
 use crate::trace::Kind;
@@ -21,6 +22,8 @@ pub(super) struct Dialect {
     output: Vec<u8>,
     /// A line that has begun to arrive.
     input: Vec<u8>,
+    /// It was answered in its own protocol.
+    is_known: bool,
     asks: Vec<Ask>,
 }
 
@@ -143,6 +146,11 @@ impl Driver<'_> {
             return;
         }
         dialect.input.extend_from_slice(&bytes);
+        // A broker that waited too long for the first line says so in its own protocol.
+        if !dialect.is_known && dialect.input[0] != b'{' && is_fault(&dialect.input) {
+            return;
+        }
+        dialect.is_known = true;
         while let Some(dialect) = self.dialect(node)
             && let Some(end) = dialect.input.iter().position(|byte| *byte == b'\n')
         {

@@ -330,6 +330,16 @@ pub(crate) fn reply(body: &[u8]) -> Option<(u64, u32, Said)> {
     Some((now_ns, tag, said))
 }
 
+/// Whether this is how a stream begins that ends with a fault, and says nothing else.
+pub(crate) fn is_fault(stream: &[u8]) -> bool {
+    let mut is_fault = true;
+    Frames::new(false, u32::MAX).feed(stream, |body| {
+        is_fault &= matches!(reply(body), Some((_, 0, Said::Fault { .. })));
+        is_fault
+    });
+    is_fault
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
