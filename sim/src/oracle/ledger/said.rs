@@ -53,7 +53,8 @@ impl Ledger {
             Said::Released(id) | Said::Cancelled(id) => {
                 let session = tap.session;
                 let request = self.request(id)?;
-                if request.session != session {
+                // After a goodbye its id may be another's.
+                if session.is_none() || request.session != session {
                     return None;
                 }
                 let still = matches!(said, Said::Released(_)) && request.token.is_some();
