@@ -145,6 +145,17 @@ impl Driver<'_> {
         self.after_broker();
     }
 
+    /// Whether the broker is done with the connection, though what it had written may be yet
+    /// to come.
+    pub(super) fn is_given_up(&self, conn: u32) -> bool {
+        let state = &self.conns[conn as usize];
+        let machine = self.broker.broker.as_ref();
+        let is_closing = machine
+            .zip(state.id)
+            .is_some_and(|(it, id)| it.is_closing(id));
+        state.broker_end == End::Closed || is_closing
+    }
+
     pub(super) fn broker_disconnected(&mut self, conn: u32) {
         let now = self.now(BROKER);
         let Some(broker) = &mut self.broker.broker else {

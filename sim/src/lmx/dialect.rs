@@ -197,7 +197,7 @@ impl Driver<'_> {
         let margin_ns = lease_ns / 1_000_000 * u64::from(self.setup.drift_ppm_max);
         // Without a `ttl` the hold lasts as long as the connection: if this was written before
         // the broker closed it, that is over, which such a client has no way to know.
-        let is_over = conn.is_some_and(|conn| self.conns[conn as usize].broker_end == End::Closed);
+        let is_over = conn.is_some_and(|conn| self.is_given_up(conn));
         let good_until_ns = match lease_ns {
             0 => is_over.then_some(0),
             _ => Some(ask.sent_ns + lease_ns - margin_ns),
