@@ -195,11 +195,12 @@ impl Driver<'_> {
             .lease_ns;
         // A careful user counts from when it asked.
         let margin_ns = lease_ns / 1_000_000 * u64::from(self.setup.drift_ppm_max);
-        // Without a `ttl` the hold lasts as long as the connection: if this was written before
-        // the broker closed it, that is over, which such a client has no way to know.
+        // The hold ends with the connection at the latest. If this was written before the
+        // broker gave the connection up, that is over, which the client has no way to know.
         let is_over = conn.is_some_and(|conn| self.is_given_up(conn));
         let good_until_ns = match lease_ns {
-            0 => is_over.then_some(0),
+            _ if is_over => Some(0),
+            0 => None,
             _ => Some(ask.sent_ns + lease_ns - margin_ns),
         };
         self.user_holds(ask.op, token, good_until_ns);
