@@ -138,8 +138,11 @@ impl Ledger {
     /// The broker learned that a connection is gone, or decided that it is.
     pub(crate) fn connection_lost(&mut self, now_ns: u64, tap: &mut Tap) {
         self.heard = true;
+        // Other answers may still be on their way; force is no longer carried out.
         for (_, open) in &mut tap.open {
-            self.force_over(&std::mem::replace(open, Open::Other));
+            if matches!(open, Open::Force { .. }) {
+                self.force_over(&std::mem::replace(open, Open::Other));
+            }
         }
         self.session_lost(now_ns, tap, false);
     }
