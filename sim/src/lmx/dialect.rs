@@ -189,10 +189,13 @@ impl Driver<'_> {
         dialect.output.extend_from_slice(received.as_bytes());
         let conn = dialect.conn;
         let token = reply["fencingToken"].as_u64().unwrap_or(0);
+        // It asked in milliseconds.
         let lease_ns = self
             .engine
             .lock(self.engine.tickets[ask.op as usize])
-            .lease_ns;
+            .lease_ns
+            / MS
+            * MS;
         // A careful user counts from when it asked.
         let margin_ns = lease_ns / 1_000_000 * u64::from(self.setup.drift_ppm_max);
         // The hold ends with the connection at the latest. If this was written before the
