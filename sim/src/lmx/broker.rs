@@ -308,7 +308,7 @@ impl Driver<'_> {
             }
         } else if broker.wants_input(id) {
             let pipe = &mut self.conns[conn as usize].to_broker;
-            if std::mem::take(&mut pipe.refused) {
+            for _ in 0..std::mem::take(&mut pipe.refused) {
                 let way = Way::ToBroker;
                 let world = &mut self.engine.world;
                 world.schedule(world.now_ns, Event::Deliver { conn, way });

@@ -153,7 +153,7 @@ impl Driver<'_> {
             }
             Chunk::Bytes(_) if way == Way::ToBroker && !self.broker.wants_input(state) => {
                 sometimes!(self.engine.marks, InputRefused);
-                state.pipe(way).refused = true;
+                state.pipe(way).refused += 1;
             }
             Chunk::Bytes(count) => self.deliver_bytes(conn, way, count),
         }

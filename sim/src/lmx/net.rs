@@ -97,8 +97,8 @@ pub(super) struct Pipe {
     head: usize,
     chunks: VecDeque<u32>,
     pub(super) last_arrival_ns: u64,
-    /// The reader does not want what has arrived; it is asked again later.
-    pub(super) refused: bool,
+    /// Chunks that arrived when the reader did not want them; it is asked again later.
+    pub(super) refused: u32,
 }
 
 /// What arrives next.
