@@ -105,6 +105,20 @@ fn a_first_reader_that_goes_on_without_the_write_key_is_none() {
 }
 
 #[test]
+fn a_key_whose_reader_waits_for_a_restart_to_be_over_is_not_shared_yet() {
+    let mut world = World::new();
+    let over = Instant::from_millis(1000);
+    world.table.begin_grace(world.now, over);
+    world.say(r#"{"type":"increment-readers","uuid":"r","key":"k"}"#);
+    assert_eq!(world.table.counts().waiting, 1);
+    assert!(!rw::is_shared(&world.table, b"k"));
+    world.now = over;
+    world.table.handle_timeout(world.now);
+    world.settle();
+    assert!(rw::is_shared(&world.table, b"k"));
+}
+
+#[test]
 fn a_label_says_which_process_it_is_if_that_can_be_believed() {
     for (pid, expected) in [
         (r#","pid":77"#, "live-mutex pid 77"),
