@@ -3,18 +3,22 @@
 use super::client::WINDOW_NS;
 use super::conns::KEEPALIVE_NS;
 use super::driver::{Driver, Event};
-use crate::engine::Ticket;
+use crate::engine::{State, Ticket};
 use crate::oracle::Property;
-use crate::plan::SECOND;
+use crate::plan::{Action, SECOND};
 use crate::world::Links;
 
 impl Driver<'_> {
     pub(super) fn heal(&mut self) {
         let mut bound_ns = 120 * SECOND + 4 * self.setup.idle_ns_max + self.longest_window_ns();
-        for ticket in self.engine.tickets.iter().filter(|ticket| ticket.is_open()) {
-            let lock = self.engine.lock(*ticket);
-            // Its holder may have crashed, or given it up.
-            bound_ns += lock.hold_ns + lock.lock_delay_ns + lock.lease_ns;
+        for op in &self.plan.ops {
+            // Those that were paused until now are yet to ask.
+            if let Action::Lock(lock) = &op.action
+                && self.engine.tickets[op.id as usize].state != State::Done
+            {
+                // Its holder may have crashed, or given it up.
+                bound_ns += lock.hold_ns + lock.lock_delay_ns + lock.lease_ns;
+            }
         }
         let outlasting = self
             .plan
