@@ -27,7 +27,7 @@ use lmx_core::broker::Broker;
 use lmx_core::{FencingToken, Key};
 
 use super::Property;
-use super::wire::Frames;
+use super::wire::{Frames, Lines};
 use books::{KeyBook, Place, Request, Session};
 
 /// A verdict: what was broken, and how.
@@ -37,6 +37,8 @@ pub(crate) type Verdict = (Property, String);
 #[derive(Debug)]
 pub(crate) struct Tap {
     heard: Frames,
+    /// The same of a live-mutex client.
+    lines: Lines,
     said: Frames,
     /// Commands that have no answer yet, by their tags.
     open: Vec<(u32, Open)>,
@@ -63,9 +65,10 @@ enum Open {
 }
 
 impl Tap {
-    pub(crate) const fn new(frame_bytes_max: u32) -> Self {
+    pub(crate) fn new(frame_bytes_max: u32) -> Self {
         Self {
             heard: Frames::new(true, frame_bytes_max),
+            lines: Lines::default(),
             said: Frames::new(false, u32::MAX),
             open: Vec::new(),
             session: None,

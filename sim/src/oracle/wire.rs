@@ -1,5 +1,6 @@
 //! Reads the native protocol off the wire, with a decoder of its own: what the broker
-//! is asked and what it says is not taken from the code that is judged.
+//! is asked and what it says is not taken from the code that is judged. Of live-mutex's
+//! lines, only which requests they make.
 
 use crate::plan::Mode;
 
@@ -148,6 +149,25 @@ impl Frames {
     }
 }
 
+/// Cuts a stream of live-mutex's into lines.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes `bytes` in and shows each complete line, without its end.
+    pub(crate) fn feed(&mut self, bytes: &[u8], mut show: impl FnMut(&[u8])) {
+        self.partial.extend_from_slice(bytes);
+        let mut used = 0;
+        while let Some(length) = self.partial[used..].iter().position(|byte| *byte == b'\n') {
+            show(&self.partial[used..used + length]);
+            used += length + 1;
+        }
+        self.partial.drain(..used);
+    }
+}
+
 /// A reader of postcard's encoding: little-endian base-128 numbers, lengths before bytes.
 struct Reader<'a>(&'a [u8]);
 
@@ -293,6 +313,13 @@ pub(crate) fn command(body: &[u8]) -> Option<(u32, Heard)> {
     Some((tag, heard))
 }
 
+/// The id under which a line of live-mutex's asks for a lock. `None` if it asks for none.
+pub(crate) fn asked_in_line(line: &[u8]) -> Option<u128> {
+    let line: serde_json::Value = serde_json::from_slice(line).ok()?;
+    let uuid = line["uuid"].as_str().filter(|_| line["type"] == "lock")?;
+    u128::from_str_radix(&uuid.replace('-', ""), 16).ok()
+}
+
 /// A reply's tag, the broker's time in it, and what it says. `None` if it is none.
 pub(crate) fn reply(body: &[u8]) -> Option<(u64, u32, Said)> {
     let mut reader = Reader(body);
@@ -365,5 +392,20 @@ mod tests {
         let mut frames = Frames::new(true, 64);
         frames.feed(b"{\"type\":\"lock\"}\n", |_| panic!("no frame is in it"));
         assert!(!frames.is_native());
+    }
+
+    #[test]
+    fn lines_are_found_however_the_stream_is_cut() {
+        let stream = b"{\"type\":\"lock\",\"uuid\":\"00000000-0000-0000-4000-000000000009\"}\n\
+                       {\"type\":\"unlock\",\"uuid\":\"5\"}\nno JSON\n{\"type\":";
+        for cut in 0..stream.len() {
+            let mut lines = Lines::default();
+            let mut asked = Vec::new();
+            for part in [&stream[..cut], &stream[cut..]] {
+                lines.feed(part, |line| asked.push(asked_in_line(line)));
+            }
+            let id = 0x4000_0000_0000_0009;
+            assert_eq!(asked, [Some(id), None, None], "cut at {cut}");
+        }
     }
 }

@@ -2,13 +2,13 @@
 
 use super::books::Request;
 use super::{Ledger, Open, Tap, index};
-use crate::oracle::wire::{Asked, Frames, Heard, command};
+use crate::oracle::wire::{Asked, Frames, Heard, asked_in_line, command};
 use crate::plan::Mode;
 
 impl Ledger {
     /// Bytes have reached the broker.
     pub(crate) fn heard(&mut self, now_ns: u64, tap: &mut Tap, bytes: &[u8]) {
-        if !tap.heard.is_native() || tap.closed {
+        if tap.closed || (tap.heard.native_so_far() && !tap.heard.is_native()) {
             self.heard = true;
             return;
         }
@@ -22,6 +22,13 @@ impl Ledger {
         });
         tap.heard = frames;
         self.heard |= !tap.heard.is_native();
+        if !tap.heard.native_so_far() {
+            tap.lines.feed(bytes, |line| {
+                if let Some(id) = asked_in_line(line) {
+                    self.asked_in_line(id);
+                }
+            });
+        }
     }
 
     fn command(&mut self, now_ns: u64, tap: &mut Tap, tag: u32, heard: Heard) {
@@ -120,6 +127,21 @@ impl Ledger {
             request.came_back = false;
             request.session = session;
             request.wait_until_ns = asked.wait_ns.map(|wait_ns| now_ns.saturating_add(wait_ns));
+        }
+    }
+
+    /// Of what a live-mutex client asks for, nothing more is read; what was known of an
+    /// earlier request under the same id is not true of this one.
+    fn asked_in_line(&mut self, id: u128) {
+        if let Some(request) = self.request(id)
+            && !request.waiting
+            && request.token.is_none()
+        {
+            *request = Request {
+                asked: true,
+                heard: request.heard,
+                ..Request::default()
+            };
         }
     }
 
