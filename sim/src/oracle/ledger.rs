@@ -86,6 +86,9 @@ pub(crate) struct Ledger {
     requests: Vec<Request>,
     sessions: Vec<Session>,
     token_max: u64,
+    /// Operations whose holds are kept, with each token under which they held before: what
+    /// the disk had when the broker died may be older than a conversion.
+    kept: Vec<(usize, u64)>,
     /// Kept holds with longer leases than this outlive the broker; `None` if none does.
     kept_from_ns: Option<u64>,
     /// Something was heard that may have changed the books.
@@ -126,6 +129,7 @@ impl Ledger {
             requests: vec![Request::default(); ops],
             sessions: Vec::new(),
             token_max: 0,
+            kept: Vec::new(),
             kept_from_ns,
             heard: false,
             heard_of: Vec::new(),

@@ -19,8 +19,6 @@ pub(super) struct Request {
     pub(super) wait_until_ns: Option<u64>,
     pub(super) waiting: bool,
     pub(super) token: Option<u64>,
-    /// The token it had when it last held.
-    pub(super) token_before: Option<u64>,
     pub(super) reclaimed: Option<u64>,
     /// Its hold was put back after a restart: who waits for whom was not looked at then.
     pub(super) came_back: bool,

@@ -31,13 +31,13 @@ impl Ledger {
                 continue;
             }
             let session_over = self.session_may_be_over(now_ns, gone.id);
+            self.note_kept(gone.id, gone.token);
             let Some(request) = self.request(gone.id) else {
                 continue;
             };
             let expired = gone.deadline_ns.is_some_and(|deadline| deadline <= now_ns);
             let told = request.may_end || (session_over && !request.keep);
             request.token = None;
-            request.token_before = Some(gone.token);
             request.told = None;
             request.asked = request.heard;
             if !(book.forced || expired || told || request.session.is_none()) {

@@ -17,7 +17,12 @@ impl Ledger {
                 Some(before) if before.token == grant.token => {
                     self.judge_unchanged(look.now_ns, book, before, grant)
                 }
-                before => self.judge_grant(book, at, before.is_some(), token_before),
+                before => {
+                    if let Some(before) = before {
+                        self.note_kept(before.id, before.token);
+                    }
+                    self.judge_grant(book, at, before.is_some(), token_before)
+                }
             };
             if verdict.is_some() {
                 return verdict;
@@ -91,11 +96,11 @@ impl Ledger {
             );
             return Some((Property::Exclusion, detail));
         }
+        let was_kept = self.was_kept(grant.id, grant.token);
         let request = self.request(grant.id)?;
         request.token = Some(grant.token);
         request.waiting = false;
-        let comes_back = request.reclaimed == Some(grant.token)
-            || request.token_before == Some(grant.token) && request.keep;
+        let comes_back = request.reclaimed == Some(grant.token) || was_kept;
         request.came_back |= comes_back;
         let asked = request.asked || request.heard || comes_back || request.session.is_none();
         let converts = held_before && request.converts;

@@ -22,7 +22,7 @@ impl Ledger {
             key.forces_open = 0;
         }
         let kept_from_ns = self.kept_from_ns;
-        for request in &mut self.requests {
+        for (at, request) in self.requests.iter_mut().enumerate() {
             request.waiting = false;
             let is_kept = request.keep
                 && kept_from_ns.is_some_and(|from| request.lease_ns.is_none_or(|it| it > from));
@@ -30,10 +30,24 @@ impl Ledger {
                 .token
                 .filter(|token| is_kept && request.told == Some(*token))
                 .or(request.must_return);
-            request.token_before = request.token.take().or(request.token_before);
+            if let Some(token) = request.token.take().filter(|_| request.keep) {
+                self.kept.push((at, token));
+            }
             // Session numbers begin anew, and mean others.
             request.session = None;
         }
+    }
+
+    /// The request no longer holds under this token.
+    pub(super) fn note_kept(&mut self, id: u128, token: u64) {
+        if self.request(id).is_some_and(|request| request.keep) && !self.was_kept(id, token) {
+            self.kept.extend(index(id).map(|at| (at, token)));
+        }
+    }
+
+    /// Whether the request, which is to be kept, has held under this token.
+    pub(super) fn was_kept(&self, id: u128, token: u64) -> bool {
+        index(id).is_some_and(|at| self.kept.contains(&(at, token)))
     }
 
     /// The broker's first record is durable, or it needs none: grants can be demanded.
