@@ -101,9 +101,11 @@ impl Ledger {
         request.token = Some(grant.token);
         request.waiting = false;
         let comes_back = request.reclaimed == Some(grant.token) || was_kept;
-        request.came_back |= comes_back;
+        // One batch may put a hold back and then convert it, which gives it another token.
+        let is_reclaimed = request.heard && request.reclaimed.is_some();
+        request.came_back |= comes_back || is_reclaimed && request.converts;
         let asked = request.asked || request.heard || comes_back || request.session.is_none();
-        let converts = held_before && request.converts;
+        let converts = (held_before || is_reclaimed) && request.converts;
         if !asked {
             let detail = format!("{} holds {} and never asked", name(grant.id), book.shown());
             return Some((Property::UnaskedGrant, detail));
