@@ -126,3 +126,20 @@ impl<const LOCKS: usize, const REQUESTS: usize, const SESSIONS: usize, const PIE
         // All slots exist from the beginning, and the limits are no larger than they are.
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_configuration_allows_all_that_fits_and_no_more() {
+        let config = Fixed::<5, 7, 3, 9>::config();
+        assert_eq!(config.sessions_max, 3);
+        assert_eq!(config.keys_max, 5);
+        assert_eq!(config.requests_max, 7);
+        assert_eq!(config.claims_max, 7);
+        assert_eq!(config.requests_per_session_max, 7);
+        assert_eq!(config.keys_per_request_max, 5);
+        assert_eq!(config.pieces_max, 9);
+    }
+}
