@@ -91,6 +91,15 @@ fn ids_keep_their_uuid_or_get_one() {
 }
 
 #[test]
+fn ids_that_are_made_are_uuids_of_version_8_whatever_their_bits() {
+    for bits in [0, u128::MAX] {
+        let id = made_id(bits).uuid();
+        assert_eq!(id.get_version_num(), 8);
+        assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
+    }
+}
+
+#[test]
 fn ttl_becomes_a_lease() {
     let default = Ok(Some(Duration::from_secs(5)));
     for (text, lease) in [
