@@ -13,11 +13,35 @@ fn a_restored_hold_is_as_it_was() {
     let (mut keeper, _) = world.session();
     keeper.acquire(&mut world, 1, "key", true);
     world.write();
-    let before = world.disk.as_ref().unwrap().holds.clone();
+    let record = world.disk.as_mut().unwrap();
+    record.holds[0].lock_delay = Duration::from_secs(2);
+    let before = record.holds.clone();
     assert_eq!(before[0].label, b"label");
     world.restart();
     world.session();
     assert_eq!(world.disk.as_ref().unwrap().holds, before);
+}
+
+#[test]
+fn holds_of_more_permits_than_the_capacity_is_now_are_restored() {
+    let mut world = World::new();
+    let (mut keeper, _) = world.session();
+    for (id, capacity) in [(1, 4), (2, 4), (3, 2)] {
+        let mode = Mode::Semaphore {
+            capacity,
+            permits: 2,
+        };
+        keeper.ask_in(&mut world, mode, id, "key", true, KEPT, None);
+    }
+    world.write();
+    let holds = world.disk.as_ref().unwrap().holds.clone();
+    let lowered = Mode::Semaphore {
+        capacity: 2,
+        permits: 2,
+    };
+    assert!(holds.iter().all(|hold| hold.keys[0].1 == lowered));
+    world.restart();
+    assert_eq!(kept_in_record(&world), [1, 2]);
 }
 
 #[test]
