@@ -31,9 +31,11 @@ const POINTS_OF_LONG: u32 = 4;
 /// A wait that stayed awake and took so many times as long as it might did not get to run:
 /// others need the processor.
 const OVERRUN: u32 = 2;
-/// So many waits then sleep at once, four times as many each time that it happens again soon,
-/// up to the second number.
-const REST_WAITS: (u32, u32) = (1 << 10, 1 << 16);
+/// So many waits then sleep at once; [`REST_GROWTH`] times as many each time that it happens
+/// again soon, up to the second number. On a machine that is busy it happens at once again, on
+/// others now and then.
+const REST_WAITS: (u32, u32) = (1 << 6, 1 << 16);
+const REST_GROWTH: u32 = 8;
 
 /// Whether a thread's next wait stays awake, judged by how its last ones went.
 #[derive(Debug)]

@@ -72,9 +72,10 @@ fn who_does_not_get_to_run_rests_longer_each_time() {
         }
         assert!(busy.stays_awake());
     };
-    rest(1 << 10);
+    rest(1 << 6);
+    rest(1 << 9);
     rest(1 << 12);
-    rest(1 << 14);
+    rest(1 << 15);
     rest(1 << 16);
     rest(1 << 16);
 }
