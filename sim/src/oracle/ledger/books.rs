@@ -15,7 +15,9 @@ pub(super) struct Request {
     pub(super) owner: u32,
     pub(super) lock_delay_ns: u64,
     pub(super) lease_ns: Option<u64>,
-    /// In the broker's time; `None` waits for ever.
+    /// `None` waits for ever.
+    pub(super) wait_ns: Option<u64>,
+    /// In the broker's time, from when it was first seen to wait.
     pub(super) wait_until_ns: Option<u64>,
     pub(super) waiting: bool,
     pub(super) token: Option<u64>,
@@ -28,9 +30,8 @@ pub(super) struct Request {
     pub(super) must_return: Option<u64>,
     /// A release, a cancel or force was heard.
     pub(super) may_end: bool,
-    /// A renewal was heard, and would move the deadline here.
-    pub(super) renewed: bool,
-    pub(super) due_ns: Option<u64>,
+    /// The last renewal that was heard.
+    pub(super) renewal: Option<Renewal>,
     /// A conversion was heard.
     pub(super) converts: bool,
     /// It may stop waiting to be alone: that was cancelled, or a downgrade was heard.
@@ -38,6 +39,41 @@ pub(super) struct Request {
     /// It was asked for since the last page.
     pub(super) heard: bool,
     pub(super) seen: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Renewal {
+    lease_ns: Option<u64>,
+    /// It was carried out no earlier and no later than then, as far as is known: a broker
+    /// without room for answers puts off what it hears.
+    from_ns: u64,
+    until_ns: u64,
+}
+
+impl Renewal {
+    pub(super) const fn heard(now_ns: u64, lease_ns: Option<u64>) -> Self {
+        Self {
+            lease_ns,
+            from_ns: now_ns,
+            until_ns: u64::MAX,
+        }
+    }
+
+    /// Whether it explains a deadline that is seen at `now_ns`. If it does, it is known when
+    /// it was carried out, and it explains no other.
+    pub(super) fn explains(&mut self, now_ns: u64, deadline_ns: Option<u64>) -> bool {
+        let (Some(lease_ns), Some(deadline_ns)) = (self.lease_ns, deadline_ns) else {
+            return self.lease_ns == deadline_ns;
+        };
+        let times = self.from_ns..=self.until_ns.min(now_ns);
+        match deadline_ns.checked_sub(lease_ns) {
+            Some(at_ns) if times.contains(&at_ns) => {
+                (self.from_ns, self.until_ns) = (at_ns, at_ns);
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

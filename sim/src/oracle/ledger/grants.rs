@@ -45,7 +45,10 @@ impl Ledger {
         let request = self.request(grant.id)?;
         if due_ns != before.deadline_ns
             && request.session.is_some()
-            && !(request.renewed && due_ns == request.due_ns)
+            && !request
+                .renewal
+                .as_mut()
+                .is_some_and(|renewal| renewal.explains(now_ns, due_ns))
         {
             let detail = format!(
                 "the deadline of {} on {} moved to {due_ns:?} without a renewal",
@@ -123,7 +126,7 @@ impl Ledger {
             .lease_ns
             .map(|lease| grant.granted_ns.saturating_add(lease));
         let first = !held_before && request.session.is_some() && !request.converts;
-        if first && !request.renewed && grant.deadline_ns != due_ns {
+        if first && request.renewal.is_none() && grant.deadline_ns != due_ns {
             let detail = format!(
                 "{} was granted {} until {:?}, and its lease ends at {due_ns:?}",
                 name(grant.id),

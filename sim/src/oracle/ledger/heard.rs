@@ -1,6 +1,6 @@
 //! What reaches the broker: noted, never judged.
 
-use super::books::Request;
+use super::books::{Renewal, Request};
 use super::{Ledger, Open, Tap, index};
 use crate::oracle::wire::{Asked, Frames, Heard, asked_in_line, command};
 use crate::plan::Mode;
@@ -36,8 +36,8 @@ impl Ledger {
         let mut open = Open::Other;
         match heard {
             Heard::Hello { resumes } => self.resuming(now_ns, tap, resumes),
-            Heard::Acquire(asked) => self.asked(now_ns, tap, &asked, None),
-            Heard::Reclaim(asked, token) => self.asked(now_ns, tap, &asked, Some(token)),
+            Heard::Acquire(asked) => self.asked(tap, &asked, None),
+            Heard::Reclaim(asked, token) => self.asked(tap, &asked, Some(token)),
             Heard::Release(id) | Heard::Cancel(id) => {
                 if let Some(request) = self.request(id)
                     && request.may_be_touched(tap)
@@ -76,8 +76,7 @@ impl Ledger {
                 if let Some(request) = self.request(id)
                     && request.may_be_touched(tap)
                 {
-                    request.renewed = true;
-                    request.due_ns = lease_ns.map(|lease| now_ns.saturating_add(lease));
+                    request.renewal = Some(Renewal::heard(now_ns, lease_ns));
                 }
             }
             Heard::Question => {}
@@ -85,7 +84,7 @@ impl Ledger {
         tap.open.push((tag, open));
     }
 
-    fn asked(&mut self, now_ns: u64, tap: &Tap, asked: &Asked, reclaimed: Option<u64>) {
+    fn asked(&mut self, tap: &Tap, asked: &Asked, reclaimed: Option<u64>) {
         let session = tap.session;
         let is_new = self
             .request(asked.id)
@@ -121,12 +120,12 @@ impl Ledger {
             request.lock_delay_ns = asked.lock_delay_ns;
             request.lease_ns = asked.lease_ns;
             request.may_end = false;
-            request.renewed = false;
+            request.renewal = None;
             request.converts = false;
             request.may_give_up = false;
             request.came_back = false;
             request.session = session;
-            request.wait_until_ns = asked.wait_ns.map(|wait_ns| now_ns.saturating_add(wait_ns));
+            request.wait_ns = asked.wait_ns;
         }
     }
 

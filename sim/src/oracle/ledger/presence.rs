@@ -49,6 +49,11 @@ impl Ledger {
             request.waiting |= !holds;
             let is_new = !book.old.waits_near(at, waiter.id);
             request.asked |= request.heard;
+            if is_new {
+                // It waits from when its request was carried out, not from when that was heard.
+                let until_ns = |wait_ns| now_ns.saturating_add(wait_ns);
+                request.wait_until_ns = request.wait_ns.map(until_ns);
+            }
             if is_new && !holds && !request.asked && request.session.is_some() {
                 let detail = format!(
                     "{} waits for {} and never asked",

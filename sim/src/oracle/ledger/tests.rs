@@ -1,6 +1,6 @@
 //! Pages that no broker may show, each convicted of the right property.
 
-use super::books::{Page, Place};
+use super::books::{Page, Place, Renewal};
 use super::{Ledger, Look};
 use crate::oracle::Property;
 use crate::plan::Mode;
@@ -35,6 +35,15 @@ fn ledger(asked: &[usize]) -> Ledger {
 
 /// Shows a page; the property that it breaks, if it does.
 fn show(ledger: &mut Ledger, holders: Vec<Place>, waiters: Vec<Place>) -> Option<Property> {
+    show_at(LOOK, ledger, holders, waiters)
+}
+
+fn show_at(
+    look: Look,
+    ledger: &mut Ledger,
+    holders: Vec<Place>,
+    waiters: Vec<Place>,
+) -> Option<Property> {
     ledger.counts = (holders.len() as u32, waiters.len() as u32, 0, 1);
     ledger.keys[0].new = Page {
         holders,
@@ -42,7 +51,7 @@ fn show(ledger: &mut Ledger, holders: Vec<Place>, waiters: Vec<Place>) -> Option
         capacity: None,
         delayed_until_ns: None,
     };
-    ledger.compare(LOOK).map(|(property, _)| property)
+    ledger.compare(look).map(|(property, _)| property)
 }
 
 #[test]
@@ -127,4 +136,33 @@ fn an_owner_that_waits_for_itself_is_found() {
     ledger.requests[1].owner = 3;
     let judged = show(&mut ledger, vec![place(0, 1)], vec![place(1, 0)]);
     assert_eq!(judged, Some(Property::Deadlock));
+}
+
+#[test]
+fn a_wait_counts_from_when_its_request_was_carried_out() {
+    for (waits_ns, broken) in [(101, None), (100, Some(Property::LateExpiry))] {
+        let mut ledger = ledger(&[0, 1]);
+        ledger.requests[1].wait_ns = Some(waits_ns);
+        let page = || (vec![place(0, 1)], vec![place(1, 0)]);
+        let (holders, waiters) = page();
+        assert_eq!(show(&mut ledger, holders, waiters), None);
+        let (holders, waiters) = page();
+        let look = Look {
+            now_ns: LOOK.now_ns + 100,
+            ..LOOK
+        };
+        assert_eq!(show_at(look, &mut ledger, holders, waiters), broken);
+    }
+}
+
+#[test]
+fn a_renewal_counts_from_when_it_was_carried_out_and_once() {
+    let mut renewal = Renewal::heard(100, Some(50));
+    assert!(!renewal.explains(120, Some(149)));
+    assert!(!renewal.explains(120, Some(171)));
+    assert!(!renewal.explains(120, None));
+    assert!(renewal.explains(120, Some(160)));
+    assert!(renewal.explains(130, Some(160)));
+    assert!(!renewal.explains(130, Some(165)));
+    assert!(Renewal::heard(100, None).explains(120, None));
 }
