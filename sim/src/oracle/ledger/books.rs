@@ -88,6 +88,8 @@ pub(super) struct Session {
     pub(super) ended: bool,
     /// A connection has asked to go on with it, and was not answered yet.
     pub(super) resuming: bool,
+    /// How many connections have asked that: only the last of them matters.
+    pub(super) resumes: u32,
     /// It lost its connection at some time before `lost_ns`: before the client was shown
     /// that it was there.
     pub(super) vague: bool,

@@ -152,7 +152,8 @@ impl Ledger {
         });
         if let Some(session) = known {
             session.resuming = true;
-            tap.resumes = Some(session.id);
+            session.resumes += 1;
+            tap.resumes = Some((session.id, session.resumes));
         }
     }
 
@@ -180,11 +181,14 @@ impl Ledger {
     fn session_lost(&mut self, now_ns: u64, tap: &mut Tap, for_good: bool) {
         tap.closed = true;
         let resumed = tap.resumes.take();
-        let Some(id) = tap.session.take().or(resumed) else {
+        let Some(id) = tap.session.take().or(resumed.map(|(id, _)| id)) else {
             return;
         };
         if let Some(session) = self.sessions.iter_mut().find(|session| session.id == id)
-            && (session.lost_ns.is_none() || resumed.is_some())
+            && match resumed {
+                Some((_, turn)) => session.resumes == turn,
+                None => session.lost_ns.is_none(),
+            }
         {
             session.resuming = false;
             session.lost_ns = Some(now_ns);

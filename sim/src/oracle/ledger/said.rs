@@ -81,10 +81,15 @@ impl Ledger {
         let id = welcome.session;
         tap.session = Some(id);
         tap.is_bound = false;
-        if let Some(asked) = tap.resumes.take()
+        if let Some((asked, turn)) = tap.resumes.take()
             && let Some(session) = self.sessions.iter_mut().find(|other| other.id == asked)
         {
-            session.resuming = false;
+            let is_latest = session.resumes == turn;
+            session.resuming &= !is_latest;
+            if asked == id && !is_latest {
+                // Another connection has asked to go on with it meanwhile.
+                return None;
+            }
         }
         match self.sessions.iter_mut().find(|other| other.id == id) {
             Some(known) => {
@@ -108,6 +113,7 @@ impl Ledger {
                     lost_ns: None,
                     ended: false,
                     resuming: false,
+                    resumes: 0,
                     vague: false,
                 });
                 None
