@@ -59,11 +59,14 @@ enum Open {
     /// Force on the key with this number.
     Force {
         key: usize,
-        /// Who held it when that was heard, and under which token.
-        holders: Vec<(u128, u64)>,
+        /// Who held it when that was heard, and which of its holds that was.
+        holders: Vec<(u128, HoldOf)>,
     },
     Other,
 }
+
+/// One of a request's holds: its token, and how often it had been put back before.
+type HoldOf = (u64, u32);
 
 impl Tap {
     pub(crate) fn new(frame_bytes_max: u32) -> Self {
@@ -280,6 +283,12 @@ impl Ledger {
     /// Whether the session was ended by a goodbye: that gives back what it held.
     fn said_goodbye(&self, id: u128) -> bool {
         self.session_of(id).is_some_and(|session| session.ended)
+    }
+
+    /// Which of its request's holds one is.
+    fn hold_of(&self, holder: &Place) -> HoldOf {
+        let request = index(holder.id).and_then(|at| self.requests.get(at));
+        (holder.token, request.map_or(0, |request| request.returns))
     }
 
     fn request(&mut self, id: u128) -> Option<&mut Request> {

@@ -22,6 +22,8 @@ pub(super) struct Request {
     pub(super) waiting: bool,
     pub(super) token: Option<u64>,
     pub(super) reclaimed: Option<u64>,
+    /// How often its hold was put back after it had ended.
+    pub(super) returns: u32,
     /// Its hold was put back after a restart: who waits for whom was not looked at then.
     pub(super) came_back: bool,
     /// Somebody was told of this token.

@@ -104,6 +104,7 @@ impl Ledger {
         request.token = Some(grant.token);
         request.waiting = false;
         let comes_back = request.reclaimed == Some(grant.token) || was_kept;
+        request.returns += u32::from(comes_back && !held_before);
         // One batch may put a hold back and then convert it, which gives it another token.
         let is_reclaimed = request.heard && request.reclaimed.is_some();
         request.came_back |= comes_back || is_reclaimed && request.converts;

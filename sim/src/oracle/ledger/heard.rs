@@ -58,7 +58,9 @@ impl Ledger {
                     let holders = self.keys[at].old.holders.iter();
                     open = Open::Force {
                         key: at,
-                        holders: holders.map(|holder| (holder.id, holder.token)).collect(),
+                        holders: holders
+                            .map(|holder| (holder.id, self.hold_of(holder)))
+                            .collect(),
                     };
                 }
             }

@@ -143,12 +143,12 @@ impl Ledger {
             return None;
         };
         let pages = self.keys.iter().flat_map(|key| &key.old.holders);
-        let mut held = holders.iter().filter(|(id, token)| {
+        let mut held = holders.iter().filter(|(id, hold)| {
             pages
                 .clone()
-                .any(|holder| (holder.id, holder.token) == (*id, *token))
+                .any(|holder| holder.id == *id && self.hold_of(holder) == *hold)
         });
-        let (id, token) = held.next()?;
+        let (id, (token, _)) = held.next()?;
         let detail = format!(
             "{} was to be ended by force and still holds under token {token}",
             name(*id)
