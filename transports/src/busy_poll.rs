@@ -132,8 +132,12 @@ impl BusyPoll {
         self.since_rest = self.since_rest.saturating_add(1);
         self.rest = self.rest.saturating_sub(1);
         if wait.awake >= self.awake_max * OVERRUN {
-            let is_soon = self.since_rest < self.last_rest * 16;
-            let next = if is_soon { self.last_rest * 4 } else { 0 };
+            let is_soon = self.since_rest < self.last_rest * 2;
+            let next = if is_soon {
+                self.last_rest * REST_GROWTH
+            } else {
+                0
+            };
             self.rest = next.clamp(REST_WAITS.0, REST_WAITS.1);
             self.last_rest = self.rest;
             self.since_rest = 0;
