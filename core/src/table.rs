@@ -294,6 +294,7 @@ impl<S: Storage> LockTable<S> {
     }
 
     /// No token is given before a ceiling is [set](Self::set_token_ceiling).
+    #[cfg(feature = "alloc")]
     pub(crate) const fn withhold_tokens(&mut self) {
         self.head.token_ceiling = 0;
     }
