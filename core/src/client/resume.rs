@@ -113,22 +113,29 @@ impl Client {
     }
 
     /// Sends what is not answered, in the order of the asking; holds first, for others may
-    /// be about to be granted what is held.
+    /// be about to be granted what is held. All reclaims come before anything else: by that
+    /// the broker knows that there are no more.
     fn ask_again(&mut self, now: Instant) {
-        for id in self.ids_in_order(|phase| matches!(phase, Phase::Held(_))) {
+        let ids = self.ids_in_order(|phase| matches!(phase, Phase::Held(_)));
+        for &id in &ids {
+            if let Some(entry) = self.entries.get(&id)
+                && let Phase::Held(hold) = &entry.phase
+                && hold.belief != Belief::Current
+            {
+                self.send_reclaim(now, id);
+            }
+        }
+        for id in ids {
             let Some(entry) = self.entries.get(&id) else {
                 continue;
             };
             let Phase::Held(hold) = &entry.phase else {
                 continue;
             };
-            let (reclaims, converts) = (hold.belief != Belief::Current, hold.converting.is_some());
+            let converts = hold.converting.is_some();
             let renews =
                 hold.by_hand.is_some() || hold.renew_at.is_some_and(|renew_at| renew_at <= now);
-            if reclaims {
-                self.send_reclaim(now, id);
-            }
-            if renews && self.entries.contains_key(&id) {
+            if renews {
                 self.send_renewal(now, id);
             }
             if converts && self.entries.contains_key(&id) {
