@@ -10,7 +10,7 @@ use crate::client::{
 };
 use crate::table::{ReleaseError, RenewError, Wait};
 use crate::wire::{Answer, FaultKind, QueryError, Resumed, Ticket, Welcome};
-use crate::{FencingToken, Mode, SessionId};
+use crate::{FencingToken, Mode, RequestId, SessionId};
 
 const WINDOW: core::time::Duration = ms(600_000);
 
@@ -507,6 +507,28 @@ fn after_a_restart_nothing_is_counted_by_the_old_brokers_clock() {
     let grant = script.grant(1, until);
     script.said_at(there, To::Oldest, grant);
     assert_eq!(script.good_until(), Some(at(4000)));
+}
+
+/// By the first command that is no reclaim the broker knows that there are no more.
+#[test]
+fn all_reclaims_come_before_a_renewal_that_is_due() {
+    let mut script = Script::new(WINDOW);
+    script.hold(leased(), Some(at(3000)));
+    let second = RequestId::from_u128(2);
+    let request = LockRequest::new(second, b"another key");
+    script
+        .client
+        .acquire(script.now, request)
+        .expect("a fresh id");
+    assert_eq!(script.sent(), ["acquire"]);
+    let Answer::Granted { grant, .. } = script.grant(2, None) else {
+        unreachable!("it is a grant");
+    };
+    script.says(To::Oldest, Answer::Granted { id: second, grant });
+    script.greet_again();
+    script.pass(ms(1500));
+    script.connect(Resumed::Restarted, WINDOW);
+    assert_eq!(script.sent(), ["reclaim", "reclaim", "renew"]);
 }
 
 #[test]

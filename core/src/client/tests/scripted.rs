@@ -65,7 +65,7 @@ impl Script {
         assert_eq!(self.sent().len(), 1);
         let welcome = Welcome {
             ticket: Ticket {
-                incarnation: 1,
+                incarnation: if resumed == Resumed::Restarted { 2 } else { 1 },
                 session: SessionId::from_u64(1),
                 secret: [1; 16],
             },
@@ -93,6 +93,7 @@ impl Script {
                 Command::Release { .. } => "release",
                 Command::Renew { .. } => "renew",
                 Command::Cancel { .. } => "cancel",
+                Command::Reclaim { .. } => "reclaim",
                 Command::Ping => "ping",
                 Command::Goodbye => "goodbye",
                 _ => "other",

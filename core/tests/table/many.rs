@@ -1,0 +1,105 @@
+//! Much at one time.
+
+use super::*;
+
+#[test]
+fn ten_thousand_shared_waiters_are_granted_by_one_release_in_order() {
+    const WAITERS: u128 = 10_000;
+    let mut table = LockTable::<Growable>::new(TableConfig::default()).unwrap();
+    let writer = table.open_session(at(0), ms(0)).unwrap();
+    let readers: Vec<_> = (0..100)
+        .map(|_| table.open_session(at(0), ms(0)).unwrap())
+        .collect();
+    let wants = |mode| {
+        [Want {
+            key: key("k"),
+            mode,
+        }]
+    };
+    table
+        .acquire(at(0), writer, &Acquire::new(id(0), &wants(X)))
+        .unwrap();
+    for n in 1..=WAITERS {
+        let reader = readers[n as usize % readers.len()];
+        let answer = table.acquire(at(0), reader, &Acquire::new(id(n), &wants(S)));
+        let ahead = n as u32 - 1;
+        assert_eq!(answer, Ok(Acquired::Queued { ahead }));
+    }
+    table.release(at(1), writer, id(0)).unwrap();
+    assert_eq!(u128::from(table.counts().held), WAITERS);
+    let holders = table.inspect(key("k")).unwrap();
+    let order: Vec<_> = holders.holders().map(|view| view.id().as_u128()).collect();
+    assert_eq!(order, (1..=WAITERS).collect::<Vec<_>>());
+    let tokens: Vec<_> = holders
+        .holders()
+        .map(|view| view.grant().unwrap().token)
+        .collect();
+    assert!(tokens.is_sorted());
+
+    // One of them never reads; everybody else has its events all the same.
+    let mut told = 0;
+    while let Some(reader) = table.poll_session() {
+        if reader != readers[0] {
+            told += std::iter::from_fn(|| table.poll_event(reader)).count();
+        }
+    }
+    assert_eq!(told as u128, WAITERS - WAITERS / readers.len() as u128);
+    table.check();
+}
+
+#[test]
+fn a_request_served_while_much_is_due_sees_its_own_key_as_if_all_was_done() {
+    let config = TableConfig {
+        timers_per_call_max: 1,
+        ..TableConfig::default()
+    };
+    let mut table = LockTable::<Growable>::new(config).unwrap();
+    let a = table.open(0, 0);
+    for n in 0..100 {
+        let name = format!("key {n}");
+        table
+            .ask(0, a, n, &[(&name, X)], &|want| want.lease = Some(ms(10)))
+            .unwrap();
+    }
+    table.tick(10);
+    assert_eq!(table.counts().held, 99, "one timer for each call");
+    assert_eq!(table.poll_timeout(), Some(at(10)), "more is due");
+    let b = table.open(10, 0);
+    assert!(matches!(
+        table.ask(10, b, 100, &[("key 99", X)], &plainly),
+        Ok(Acquired::Granted(_))
+    ));
+    assert_eq!(table.counts().held, 99, "only its own key was looked after");
+    assert_eq!(
+        Table::renew(&mut table, 10, a, 50, 10),
+        Err(RenewError::NotHeld)
+    );
+    assert_eq!(
+        Table::release(&mut table, 10, a, 51),
+        Err(ReleaseError::NotHeld)
+    );
+    assert_eq!(table.counts().held, 97);
+}
+
+#[test]
+fn many_keys_can_be_delayed_at_one_time() {
+    const HOLDS: u32 = 100;
+    let mut table = LockTable::<Growable>::new(TableConfig::default()).unwrap();
+    let a = table.open_session(at(0), ms(0)).unwrap();
+    for n in 0..HOLDS {
+        let name = format!("k{n}");
+        let wants = [Want {
+            key: key(&name),
+            mode: X,
+        }];
+        let mut want = Acquire::new(id(n.into()), &wants);
+        want.lock_delay = ms(10);
+        table.acquire(at(0), a, &want).unwrap();
+    }
+    table.disconnect(at(1), a).unwrap();
+    table.check();
+    assert_eq!(table.counts().keys, HOLDS);
+    table.handle_timeout(at(11));
+    table.check();
+    assert_eq!(table.counts().keys, 0);
+}
