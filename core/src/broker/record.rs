@@ -19,7 +19,7 @@ use crate::{FencingToken, Mode, RequestId, SessionId};
 
 const MAGIC: [u8; 4] = *b"LMXS";
 /// Version of the format; others are refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 20;
 
 /// What safety needs after a restart, and no more.
@@ -226,10 +226,10 @@ mod tests {
     #[test]
     fn another_version_is_named() {
         let mut bytes = record().encode();
-        bytes[4] = 2;
+        bytes[4] = 1;
         assert_eq!(
             Record::decode(&bytes),
-            Err(RecordError::Version { found: 2 })
+            Err(RecordError::Version { found: 1 })
         );
         assert_eq!(
             Record::decode(b"something else altogether"),
