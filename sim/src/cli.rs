@@ -94,8 +94,9 @@ struct RunArgs {
     hashes: bool,
 }
 
+/// What is run once more, to be looked at.
 #[derive(Debug, Args)]
-struct ReplayArgs {
+struct Rerun {
     #[command(flatten)]
     what: What,
     /// A seed, or a file with a plan
@@ -104,6 +105,12 @@ struct ReplayArgs {
     /// Stop at this simulated time, such as `1.5s`
     #[arg(long, value_parser = pick::duration, value_name = "TIME")]
     until: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    #[command(flatten)]
+    rerun: Rerun,
     /// Wait for Enter after each event
     #[arg(long)]
     step: bool,
@@ -127,16 +134,10 @@ struct MinimiseArgs {
 #[derive(Debug, Args)]
 struct TraceArgs {
     #[command(flatten)]
-    what: What,
-    /// A seed, or a file with a plan
-    #[arg(value_name = "SEED|PLAN.JSON")]
-    source: String,
+    rerun: Rerun,
     /// Where to: a page of HTML if it ends in `.html`, else JSON for Perfetto and Chrome
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// Stop at this simulated time
-    #[arg(long, value_parser = pick::duration, value_name = "TIME")]
-    until: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -18,12 +18,7 @@ pub(super) fn replay(
     protocols: &Protocols<'_>,
     out: &mut Out,
 ) -> Result<ExitCode, Problem> {
-    let (picked, plan) = protocols.plan(&args.source, &args.what)?;
-    let options = RunOptions {
-        trace: true,
-        until_ns: args.until.map(pick::ns),
-    };
-    let outcome = sweep::run_plan(picked.protocol, &plan, &options);
+    let (_, outcome) = protocols.rerun(&args.rerun)?;
     let trace = outcome.trace.unwrap_or_default();
     let text = columns(&trace, args.last.unwrap_or(usize::MAX));
     if args.step {

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::What;
 use super::out::Problem;
+use super::{Rerun, What};
+use crate::outcome::{Outcome, RunOptions};
 use crate::plan::Plan;
 use crate::protocol::AnyProtocol;
 use crate::protocol::external::External;
@@ -102,6 +103,17 @@ impl<'a> Protocols<'a> {
         // There are one or two of them, and they are needed until the end.
         let protocol = Box::leak(Box::new(external));
         Ok(Picked { protocol, typed })
+    }
+
+    /// Runs what was named, and keeps a trace of it.
+    pub(super) fn rerun(&self, rerun: &Rerun) -> Result<(Plan, Outcome), Problem> {
+        let (picked, plan) = self.plan(&rerun.source, &rerun.what)?;
+        let options = RunOptions {
+            trace: true,
+            until_ns: rerun.until.map(ns),
+        };
+        let outcome = sweep::run_plan(picked.protocol, &plan, &options);
+        Ok((plan, outcome))
     }
 
     /// A seed's plan, or one from a file, and the protocol that it is for.

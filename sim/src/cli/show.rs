@@ -3,11 +3,9 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use super::TraceArgs;
 use super::out::{Out, Problem};
 use super::pick::Protocols;
-use super::{TraceArgs, pick};
-use crate::outcome::RunOptions;
-use crate::sweep;
 use crate::trace::{chrome, html};
 
 pub(super) fn trace(
@@ -15,12 +13,7 @@ pub(super) fn trace(
     protocols: &Protocols<'_>,
     out: &mut Out,
 ) -> Result<ExitCode, Problem> {
-    let (picked, plan) = protocols.plan(&args.source, &args.what)?;
-    let options = RunOptions {
-        trace: true,
-        until_ns: args.until.map(pick::ns),
-    };
-    let outcome = sweep::run_plan(picked.protocol, &plan, &options);
+    let (plan, outcome) = protocols.rerun(&args.rerun)?;
     let trace = outcome
         .trace
         .ok_or("the run ended in a panic and left no trace")?;
