@@ -569,6 +569,10 @@ impl Broker {
                 self.connections.requeue(Queue::Stalled, index, now);
                 continue;
             }
+            if self.connections[index].speaks_lines {
+                // A grant without a deadline, of a lock that is about to be somebody else's.
+                self.connections.drop_lines(index);
+            }
             let text = format_args!("nothing of what was sent was read for {idle_max:?}");
             self.fault(now, index, FaultKind::SlowReader, text);
         }

@@ -88,6 +88,8 @@ pub(super) enum Input {
 pub(super) struct Output {
     bytes: Vec<u8>,
     taken: usize,
+    /// The last byte that was taken.
+    last_taken: Option<u8>,
     /// From where on it is not to be shown before which version of the broker's record is
     /// durable. Both rise.
     barriers: Vec<Barrier>,
@@ -105,6 +107,7 @@ impl Output {
         Self {
             bytes: Vec::new(),
             taken: 0,
+            last_taken: None,
             barriers: Vec::new(),
         }
     }
@@ -163,6 +166,9 @@ impl Output {
             bytes <= self.as_slice().len(),
             "the transport wrote more than there was"
         );
+        if bytes > 0 {
+            self.last_taken = Some(self.bytes[self.taken + bytes - 1]);
+        }
         self.taken += bytes;
         for barrier in &mut self.barriers {
             barrier.before -= bytes;
@@ -171,6 +177,20 @@ impl Output {
             self.bytes.drain(..self.taken);
             self.taken = 0;
         }
+    }
+
+    /// Drops the lines of which nothing was taken.
+    pub(super) fn drop_lines(&mut self) {
+        let rest = &self.bytes[self.taken..];
+        let kept = match self.last_taken {
+            None | Some(b'\n') => 0,
+            Some(_) => rest
+                .iter()
+                .position(|&byte| byte == b'\n')
+                .map_or(rest.len(), |at| at + 1),
+        };
+        self.bytes.truncate(self.taken + kept);
+        self.barriers.retain(|barrier| barrier.before < kept);
     }
 
     /// Drops what is queued and lets go of the buffer.

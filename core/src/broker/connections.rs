@@ -286,6 +286,13 @@ impl Connections {
         }
     }
 
+    /// Drops the lines queued towards the peer of which it was sent nothing.
+    pub(super) fn drop_lines(&mut self, index: u32) {
+        let before = self[index].output.len();
+        self[index].output.drop_lines();
+        self.buffered -= before - self[index].output.len();
+    }
+
     /// Drops what is queued towards the peer.
     pub(super) fn drop_output(&mut self, index: u32) {
         self.buffered -= self[index].output.len();

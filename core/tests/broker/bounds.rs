@@ -268,6 +268,33 @@ fn to_write_nothing_is_no_sign_of_life() {
 }
 
 #[test]
+fn a_live_mutex_client_that_reads_again_too_late_is_told_of_no_grant() {
+    let mut world = World::new(BrokerConfig::default());
+    world.connect("lines").unwrap();
+    world.peers.get_mut("lines").unwrap().is_deaf = true;
+    let lines = world.peers["lines"].id.unwrap();
+    for key in ["k", "l"] {
+        let line = format!("{{\"type\":\"lock\",\"uuid\":\"{key}\",\"key\":\"{key}\"}}\n");
+        world.write("lines", line.as_bytes());
+    }
+    let told = world.broker.output(lines).to_vec();
+    assert!(told.split(|&byte| byte == b'\n').count() > 2);
+    // The first has begun to go out: it is not cut short.
+    let first = told.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+    world.broker.consume_output(world.now, lines, 5);
+    world.at(10_000);
+    assert!(world.broker.is_closing(lines));
+    let rest = world.broker.output(lines);
+    assert_eq!(rest[..first - 5], told[5..first]);
+    let last = str::from_utf8(&rest[first - 5..]).unwrap();
+    assert!(
+        last.contains("slow_reader") && last.lines().count() == 1,
+        "{last}"
+    );
+    world.broker.check();
+}
+
+#[test]
 fn a_session_is_known_by_its_connection_while_it_is_bound_to_it() {
     let mut world = World::new(BrokerConfig::default());
     world.connect("a").unwrap();
