@@ -335,6 +335,9 @@ impl Broker {
         if fields.keep && result.is_ok() {
             self.note_kept(index, id, fields.lease);
         }
+        if reclaimed.is_some() && result.is_err() {
+            self.note_not_reclaimed(by);
+        }
         let answer = match result {
             Ok(Acquired::Granted(grant)) => Answer::Granted { id, grant },
             Ok(Acquired::Queued { ahead }) => Answer::Queued { id, ahead },

@@ -100,6 +100,15 @@ impl Broker {
         }
     }
 
+    /// A hold was not put back, because it conflicts with another or there is no room. Its
+    /// holder believes in it until it is told, and nobody can say when that is: it is
+    /// waited for as one that has not come back.
+    pub(in crate::broker) fn note_not_reclaimed(&mut self, session: SessionId) {
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.reclaims_from = None;
+        }
+    }
+
     /// Ends restored holds that stand in the way of a reclaim of a later grant: that it
     /// was granted shows that they had ended, and only their end was not yet recorded.
     pub(in crate::broker) fn drop_superseded(

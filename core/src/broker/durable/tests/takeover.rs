@@ -160,3 +160,32 @@ fn after_the_grace_period_nobody_of_before_is_waited_for() {
     world.session();
     assert!(!world.disk.as_ref().unwrap().has_unlisted);
 }
+
+#[test]
+fn a_holder_whose_reclaim_was_refused_is_waited_for() {
+    let mut world = World::new();
+    let (_, ticket_of_one) = world.session();
+    let (_, ticket_of_two) = world.session();
+    world.restart();
+    let until = world.broker.grace_until().unwrap();
+    let mut one = world.hello(Some(ticket_of_one), 4);
+    one.ask(&mut world, 1, "key", false, None, Some(1));
+    one.send(&mut world, Command::Ping);
+    // It believes to hold the other key, too, until it hears that it does not.
+    let mut two = world.hello(Some(ticket_of_two), 4);
+    two.ask(&mut world, 2, "key", false, None, Some(2));
+    two.send(&mut world, Command::Ping);
+    world.write();
+    assert_eq!(
+        two.words(&mut world),
+        ["restarted", "ReclaimConflict", "Pong"]
+    );
+    assert_eq!(world.broker.grace_until(), Some(until));
+    one.acquire(&mut world, 3, "other", false);
+    assert_eq!(one.words(&mut world).last().unwrap(), "queued 3");
+    world.later(Duration::from_secs(5));
+    one.send(&mut world, Command::Ping);
+    world.end_grace();
+    let last = one.words(&mut world).pop().unwrap();
+    assert!(last.starts_with("granted 3 "), "{last}");
+}
