@@ -45,8 +45,8 @@ pub(crate) struct Tap {
     session: Option<u64>,
     /// The broker was seen to count the session as this connection's.
     is_bound: bool,
-    /// The session that it has asked to go on with, until that is answered, and how many
-    /// connections had asked that by then.
+    /// The session that it has asked to go on with before its end, until that is answered,
+    /// and how many connections had asked that by then.
     resumes: Option<(u64, u32)>,
     closed: bool,
 }

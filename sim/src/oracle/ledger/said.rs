@@ -81,6 +81,7 @@ impl Ledger {
         let id = welcome.session;
         tap.session = Some(id);
         tap.is_bound = false;
+        let mut was_in_time = false;
         if let Some((asked, turn)) = tap.resumes.take()
             && let Some(session) = self.sessions.iter_mut().find(|other| other.id == asked)
         {
@@ -90,10 +91,11 @@ impl Ledger {
                 // Another connection has asked to go on with it meanwhile.
                 return None;
             }
+            was_in_time = asked == id;
         }
         match self.sessions.iter_mut().find(|other| other.id == id) {
             Some(known) => {
-                if known.ends_ns().is_some_and(|ends| ends < at_ns) {
+                if !was_in_time && known.ends_ns().is_some_and(|ends| ends < at_ns) {
                     let detail = format!("session {id} was resumed after its end");
                     return Some((Property::Disconnect, detail));
                 }
