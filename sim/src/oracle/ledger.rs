@@ -189,6 +189,7 @@ impl Ledger {
 
     /// Judges the new pages against the old ones, and turns them.
     fn compare(&mut self, look: Look) -> Option<Verdict> {
+        self.begin_anew(look.now_ns);
         let mut verdict = self.judge_restored();
         let token_before = self.token_max;
         self.mark_forced();
@@ -203,7 +204,8 @@ impl Ledger {
         }
         verdict = verdict.or_else(|| self.judge_circles());
         for at in self.heard_of.drain(..) {
-            self.requests[at].heard = false;
+            let request = &mut self.requests[at];
+            (request.heard, request.again, request.anew) = (false, None, false);
         }
         let counted = self.note_due(look.now_ns);
         let (held, waiting, _, _) = self.counts;
@@ -215,6 +217,34 @@ impl Ledger {
             verdict = Some((Property::Orphan, detail));
         }
         verdict
+    }
+
+    /// One call of the broker may end a session and then carry out what was asked for under
+    /// the id of one of its requests, by another session.
+    fn begin_anew(&mut self, now_ns: u64) {
+        for at in self.heard_of.clone() {
+            let request = &self.requests[at];
+            let Some(again) = request.again else { continue };
+            let ends_with_session = request.token.is_none() || !request.keep;
+            if again.session == request.session || !ends_with_session {
+                continue;
+            }
+            let id = at as u128;
+            let is_over = self.session_is_over(now_ns, id);
+            let may_be_over = request.session.is_none() || self.session_may_be_over(now_ns, id);
+            let request = &mut self.requests[at];
+            request.anew = may_be_over;
+            if is_over {
+                request.begin(again);
+            }
+        }
+    }
+
+    /// Whether one who stood in a queue may have come to its end since.
+    fn begins_anew(&self, id: u128) -> bool {
+        index(id)
+            .and_then(|at| self.requests.get(at))
+            .is_some_and(|request| request.anew)
     }
 
     /// Judges one key's old page against its new one.

@@ -40,7 +40,40 @@ pub(super) struct Request {
     pub(super) may_give_up: bool,
     /// It was asked for since the last page.
     pub(super) heard: bool,
+    /// It was asked for since the last page though it waited or held on that one.
+    pub(super) again: Option<Ask>,
+    /// By that it may have begun anew, at the end of its queue.
+    pub(super) anew: bool,
     pub(super) seen: bool,
+}
+
+/// What a request begins with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask {
+    pub(super) session: Option<u64>,
+    pub(super) keep: bool,
+    pub(super) owner: u32,
+    pub(super) lock_delay_ns: u64,
+    pub(super) lease_ns: Option<u64>,
+    pub(super) wait_ns: Option<u64>,
+}
+
+impl Request {
+    /// It was not there before, or what was is over.
+    pub(super) const fn begin(&mut self, ask: Ask) {
+        self.asked = true;
+        self.session = ask.session;
+        self.keep = ask.keep;
+        self.owner = ask.owner;
+        self.lock_delay_ns = ask.lock_delay_ns;
+        self.lease_ns = ask.lease_ns;
+        self.wait_ns = ask.wait_ns;
+        self.may_end = false;
+        self.renewal = None;
+        self.converts = false;
+        self.may_give_up = false;
+        self.came_back = false;
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

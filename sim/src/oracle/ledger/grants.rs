@@ -147,7 +147,30 @@ impl Ledger {
         if comes_back || converts {
             return None;
         }
-        judge_order(book, grant)
+        self.judge_order(book, grant)
+    }
+
+    /// Nobody who waited longer still waits.
+    fn judge_order(&self, book: &KeyBook, grant: &Place) -> Option<Verdict> {
+        let stood = book.old.waiters.iter().position(|one| one.id == grant.id);
+        let ahead = &book.old.waiters[..stood.unwrap_or(book.old.waiters.len())];
+        let waiter = ahead
+            .iter()
+            .find(|waiter| book.new.waits(waiter.id) && !self.begins_anew(waiter.id));
+        // So does a holder that waits to have the key alone.
+        let upgrader = book.old.upgrader().filter(|before| {
+            book.new
+                .holder(before.id)
+                .is_some_and(|now| now.is_upgrading && now.token == before.token)
+        });
+        let passed = waiter.or(upgrader)?;
+        let detail = format!(
+            "{} was granted {} before {}, which waited longer",
+            name(grant.id),
+            book.shown(),
+            name(passed.id)
+        );
+        Some((Property::Fifo, detail))
     }
 
     /// Permits are counted against what the newest request named.
@@ -171,27 +194,6 @@ impl Ledger {
             (Property::Exclusion, detail)
         })
     }
-}
-
-/// Nobody who waited longer still waits.
-fn judge_order(book: &KeyBook, grant: &Place) -> Option<Verdict> {
-    let stood = book.old.waiters.iter().position(|one| one.id == grant.id);
-    let ahead = &book.old.waiters[..stood.unwrap_or(book.old.waiters.len())];
-    let waiter = ahead.iter().find(|waiter| book.new.waits(waiter.id));
-    // So does a holder that waits to have the key alone.
-    let upgrader = book.old.upgrader().filter(|before| {
-        book.new
-            .holder(before.id)
-            .is_some_and(|now| now.is_upgrading && now.token == before.token)
-    });
-    let passed = waiter.or(upgrader)?;
-    let detail = format!(
-        "{} was granted {} before {}, which waited longer",
-        name(grant.id),
-        book.shown(),
-        name(passed.id)
-    );
-    Some((Property::Fifo, detail))
 }
 
 /// Whether two modes are one, of however many permits there are in all just now.

@@ -1,6 +1,6 @@
 //! What reaches the broker: noted, never judged.
 
-use super::books::{Renewal, Request};
+use super::books::{Ask, Renewal, Request};
 use super::{Ledger, Open, Tap, index};
 use crate::oracle::wire::{Asked, Frames, Heard, asked_in_line, command};
 use crate::plan::Mode;
@@ -114,20 +114,20 @@ impl Ledger {
         if reclaimed.is_some() {
             request.reclaimed = reclaimed;
         }
-        // A repeat of a request that waits or holds changes nothing.
+        let ask = Ask {
+            session,
+            keep: asked.keep,
+            owner: asked.owner,
+            lock_delay_ns: asked.lock_delay_ns,
+            lease_ns: asked.lease_ns,
+            wait_ns: asked.wait_ns,
+        };
+        // A repeat of a request that waits or holds changes nothing, unless that is over
+        // when the repeat is carried out.
         if is_new {
-            request.asked = true;
-            request.keep = asked.keep;
-            request.owner = asked.owner;
-            request.lock_delay_ns = asked.lock_delay_ns;
-            request.lease_ns = asked.lease_ns;
-            request.may_end = false;
-            request.renewal = None;
-            request.converts = false;
-            request.may_give_up = false;
-            request.came_back = false;
-            request.session = session;
-            request.wait_ns = asked.wait_ns;
+            request.begin(ask);
+        } else if reclaimed.is_none() {
+            request.again = Some(ask);
         }
     }
 

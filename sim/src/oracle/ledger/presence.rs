@@ -8,7 +8,7 @@ impl Ledger {
     pub(super) fn judge_presence(&mut self, look: Look, book: &KeyBook) -> Option<Verdict> {
         self.judge_holders(look.now_ns, book)
             .or_else(|| self.judge_waiters(look.now_ns, book))
-            .or_else(|| judge_queue(book))
+            .or_else(|| self.judge_queue(book))
             .or_else(|| judge_delay(look.now_ns, book))
     }
 
@@ -47,7 +47,7 @@ impl Ledger {
             };
             let holds = book.new.holder(waiter.id).is_some();
             request.waiting |= !holds;
-            let is_new = !book.old.waits_near(at, waiter.id);
+            let is_new = request.anew || !book.old.waits_near(at, waiter.id);
             request.asked |= request.heard;
             if is_new {
                 // It waits from when its request was carried out, not from when that was heard.
@@ -77,6 +77,20 @@ impl Ledger {
             }
         }
         None
+    }
+
+    /// Waiters keep their order.
+    fn judge_queue(&self, book: &KeyBook) -> Option<Verdict> {
+        let mut old = book.old.waiters.iter();
+        let waiters = book.new.waiters.iter().enumerate();
+        let mut new = waiters.filter(|(at, waiter)| {
+            book.old.waits_near(*at, waiter.id) && !self.begins_anew(waiter.id)
+        });
+        let ordered = new.all(|(_, waiter)| old.any(|other| other.id == waiter.id));
+        (!ordered).then(|| {
+            let detail = format!("the queue of {} was put in another order", book.shown());
+            (Property::Fifo, detail)
+        })
     }
 
     /// Who is first and compatible does not wait.
@@ -120,22 +134,6 @@ impl Ledger {
             (Property::LateExpiry, detail)
         })
     }
-}
-
-/// Waiters keep their order.
-fn judge_queue(book: &KeyBook) -> Option<Verdict> {
-    let mut old = book.old.waiters.iter();
-    let mut new = book
-        .new
-        .waiters
-        .iter()
-        .enumerate()
-        .filter(|(at, waiter)| book.old.waits_near(*at, waiter.id));
-    let ordered = new.all(|(_, waiter)| old.any(|other| other.id == waiter.id));
-    (!ordered).then(|| {
-        let detail = format!("the queue of {} was put in another order", book.shown());
-        (Property::Fifo, detail)
-    })
 }
 
 /// No lock-delay is longer than any that was asked for.
