@@ -242,6 +242,16 @@ impl Broker {
         }
     }
 
+    /// Whether all of [`output`](Self::output) only says of requests that they wait. Nobody is
+    /// kept by that, so a transport may put it off for a moment: often the grant can then go
+    /// out with it.
+    #[must_use]
+    pub fn output_can_wait(&self, connection: ConnectionId) -> bool {
+        self.connections
+            .index(connection)
+            .is_some_and(|index| self.connections[index].output.can_wait())
+    }
+
     /// The first `bytes` of [`output`](Self::output) were written. If there is room
     /// again, input and events that had to wait are taken up.
     pub fn consume_output(&mut self, now: Instant, connection: ConnectionId, bytes: usize) {
@@ -438,9 +448,13 @@ impl Broker {
                 continue;
             }
             match output {
-                live_mutex::Output::Bytes(bytes) => {
-                    self.connections
-                        .write(now, index, |output| output.extend_from_slice(bytes));
+                live_mutex::Output::Bytes { bytes, is_courtesy } => {
+                    let write = |output: &mut Vec<u8>| output.extend_from_slice(bytes);
+                    if is_courtesy {
+                        self.connections.write_courtesy(now, index, write);
+                    } else {
+                        self.connections.write(now, index, write);
+                    }
                     let bytes_max = self.config.output_bytes_max;
                     if self.connections[index].output.len() > 2 * bytes_max as usize {
                         let text = format_args!(

@@ -125,7 +125,12 @@ impl BusyPoll {
 
     /// Whether the next wait begins without sleeping.
     pub(crate) const fn stays_awake(&self) -> bool {
-        !self.awake_max.is_zero() && self.rest == 0 && self.points >= POINTS_MIN
+        self.rest == 0 && self.expects_soon()
+    }
+
+    /// Whether the next wait is likely to be short. Not known without staying awake.
+    pub(crate) const fn expects_soon(&self) -> bool {
+        !self.awake_max.is_zero() && self.points >= POINTS_MIN
     }
 
     fn handle_wait(&mut self, wait: Wait) {

@@ -90,6 +90,8 @@ pub(super) struct Output {
     taken: usize,
     /// The last byte that was taken.
     last_taken: Option<u8>,
+    /// Some of it is more than a courtesy: somebody waits for it.
+    is_awaited: bool,
     /// From where on it is not to be shown before which version of the broker's record is
     /// durable. Both rise.
     barriers: Vec<Barrier>,
@@ -108,6 +110,7 @@ impl Output {
             bytes: Vec::new(),
             taken: 0,
             last_taken: None,
+            is_awaited: false,
             barriers: Vec::new(),
         }
     }
@@ -119,6 +122,16 @@ impl Output {
             Some(barrier) => &rest[..barrier.before],
             None => rest,
         }
+    }
+
+    /// Whether there is some, and nobody waits for any of it.
+    pub(super) fn can_wait(&self) -> bool {
+        !self.is_awaited && !self.is_empty()
+    }
+
+    /// Somebody waits for what was appended.
+    pub(super) fn note_awaited(&mut self) {
+        self.is_awaited = true;
     }
 
     /// Whether some of it may not be shown yet.
@@ -197,6 +210,7 @@ impl Output {
     pub(super) fn take_buffer(&mut self) -> Vec<u8> {
         self.barriers.clear();
         self.taken = 0;
+        self.is_awaited = false;
         core::mem::take(&mut self.bytes)
     }
 }

@@ -252,11 +252,27 @@ impl Connections {
         let ahead = core::time::Duration::from_millis(u64::from(planted!("clock-ahead")));
         let now = now + ahead;
         let reply = ReplyRef { now, tag, body };
-        self.write(now, index, |output| frame::append(&reply, output));
+        if matches!(body, Answer::Queued { .. }) {
+            // It was asked for, but what is waited for is the grant.
+            self.write_courtesy(now, index, |output| frame::append(&reply, output));
+        } else {
+            self.write(now, index, |output| frame::append(&reply, output));
+        }
     }
 
     /// Lets `write` append to the connection's output.
     pub(super) fn write(&mut self, now: Instant, index: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        self.write_courtesy(now, index, write);
+        self[index].output.note_awaited();
+    }
+
+    /// The same, for what nobody waits for.
+    pub(super) fn write_courtesy(
+        &mut self,
+        now: Instant,
+        index: u32,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let spares = &mut self.spares;
         let connection = self.slots[index as usize]
             .connection

@@ -67,8 +67,13 @@ pub(crate) struct LiveMutex {
 /// What a connection's transport is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Output<'a> {
-    /// Write these bytes: one or more whole lines.
-    Bytes(&'a [u8]),
+    /// Write these bytes.
+    Bytes {
+        /// One or more whole lines.
+        bytes: &'a [u8],
+        /// They only say that requests wait.
+        is_courtesy: bool,
+    },
     /// Close, once everything before is written.
     Close,
 }

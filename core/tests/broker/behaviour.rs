@@ -492,3 +492,60 @@ fn a_confirmation_is_not_taken_back() {
         assert_eq!(world.peers["waiter"].is_closed, is_closed);
     }
 }
+
+#[test]
+fn what_only_says_that_somebody_waits_can_wait_itself() {
+    let mut world = World::new(BrokerConfig::default());
+    for name in ["holder", "waiter", "other"] {
+        world.join(name, WINDOW);
+    }
+    let waiter = world.peers["waiter"].id.unwrap();
+    let deaf = |world: &mut World, is_deaf| {
+        world.peers.get_mut("waiter").unwrap().is_deaf = is_deaf;
+    };
+    assert!(!world.broker.output_can_wait(waiter), "there is none");
+    deaf(&mut world, true);
+    ask(&mut world, "holder", 1, b"k", Mode::Exclusive);
+    ask(&mut world, "waiter", 2, b"k", Mode::Exclusive);
+    assert!(world.broker.output_can_wait(waiter));
+    world.send("holder", Command::Release { id: request_id(1) });
+    assert!(!world.broker.output_can_wait(waiter), "the grant cannot");
+    // Both go out together, in their order; then it is judged anew.
+    let queued = world.broker.output(waiter).to_vec();
+    world.listen("waiter");
+    assert_eq!(world.peers["waiter"].inbox, queued);
+    assert_eq!(grants(&mut world, "waiter").len(), 1);
+    deaf(&mut world, true);
+    ask(&mut world, "other", 3, b"l", Mode::Exclusive);
+    ask(&mut world, "waiter", 4, b"l", Mode::Exclusive);
+    assert!(world.broker.output_can_wait(waiter));
+    world.send("waiter", Command::Ping);
+    assert!(
+        !world.broker.output_can_wait(waiter),
+        "nor any other answer"
+    );
+}
+
+#[test]
+fn a_live_mutex_client_can_wait_to_be_told_that_it_waits_but_not_for_a_refusal() {
+    let mut world = World::new(BrokerConfig::default());
+    let lock = |id, more| {
+        format!("{{\"type\":\"lock\",\"uuid\":\"{id}\",\"key\":\"k\",\"retryCount\":0{more}}}\n")
+    };
+    for name in ["holder", "waiter", "trying"] {
+        world.connect(name).unwrap();
+    }
+    world.write("holder", lock("h", "").as_bytes());
+    for (name, more, can_wait) in [("waiter", "", true), ("trying", ",\"wait\":false", false)] {
+        world.peers.get_mut(name).unwrap().is_deaf = true;
+        world.write(name, lock(name, more).as_bytes());
+        let id = world.peers[name].id.unwrap();
+        let said = String::from_utf8_lossy(world.broker.output(id)).into_owned();
+        assert!(said.contains("\"acquired\":false"), "{said}");
+        assert_eq!(world.broker.output_can_wait(id), can_wait, "{said}");
+    }
+    let unlock = "{\"type\":\"unlock\",\"uuid\":\"u\",\"key\":\"k\",\"_uuid\":\"h\"}\n";
+    world.write("holder", unlock.as_bytes());
+    let waiter = world.peers["waiter"].id.unwrap();
+    assert!(!world.broker.output_can_wait(waiter), "the grant cannot");
+}

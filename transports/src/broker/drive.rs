@@ -194,6 +194,7 @@ impl Drive {
                         stop_at_latest = Some(at + STOP_WRITE_MAX);
                     }
                 }
+                state.set_busy(now, self.busy_poll.expects_soon());
                 let wake_at = stop_at_latest.or(stop_at).or(self.paused_until);
                 state.sleep(now, wake_at)
             };

@@ -27,6 +27,10 @@ const LINGER_MAX: Duration = Duration::from_secs(1);
 const DRAIN_BYTES_MAX: usize = 1024 * 1024;
 /// Connections in that state at one time; more are cut.
 const LINGERING_MAX: usize = 1024;
+/// How long it may take, on a busy broker, to be told that one waits.
+const PUT_OFF_MAX: Duration = Duration::from_millis(5);
+/// More than so many bytes are worth a write of their own.
+const PUT_OFF_BYTES_MAX: usize = 1024;
 
 /// What the readiness loop, the streams and the handle share.
 #[derive(Debug)]
@@ -54,6 +58,8 @@ impl Hub {
                 sockets: Slab::new(),
                 registry,
                 hungry: Vec::new(),
+                put_off: VecDeque::new(),
+                is_busy: false,
                 closing: VecDeque::new(),
                 serial: 0,
                 wake_at: None,
@@ -79,7 +85,7 @@ impl Hub {
         let now = clock::now();
         let result = act(&mut state.machine, now);
         state.settle(now);
-        let due = state.machine.poll_timeout();
+        let due = state.due();
         if !state.hungry.is_empty()
             || due.is_some_and(|due| state.wake_at.is_none_or(|wake_at| due < wake_at))
         {
@@ -170,8 +176,13 @@ pub(super) struct State {
     registry: Registry,
     /// Sockets that may have more to read than was read.
     hungry: Vec<usize>,
+    /// Sockets whose output can wait, in the order of their deadlines: what often is soon
+    /// followed by more, and then is one write with it, and one wake-up of the peer.
+    put_off: VecDeque<Deadline>,
+    /// Events have lately come close upon each other, so more are likely to.
+    is_busy: bool,
     /// Sockets that the machine has forgotten, in the order of their deadlines.
-    closing: VecDeque<Closing>,
+    closing: VecDeque<Deadline>,
     serial: u64,
     /// When the readiness loop wakes by itself.
     wake_at: Option<Instant>,
@@ -197,6 +208,8 @@ struct SocketLink {
     is_hungry: bool,
     /// The peer has ended its side: read to the end whatever short reads suggest.
     is_ending: bool,
+    /// It is in [`State::put_off`].
+    is_put_off: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,7 +221,7 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct Closing {
+struct Deadline {
     at: Instant,
     slot: usize,
     serial: u64,
@@ -244,6 +257,7 @@ impl State {
             is_writable: true,
             is_hungry: false,
             is_ending: false,
+            is_put_off: false,
         });
         match phase {
             Phase::Open(id) => self.links.insert(id, Link::Socket(slot)),
@@ -367,9 +381,21 @@ impl State {
         let Phase::Open(id) = link.phase else {
             return;
         };
-        loop {
+        let can_wait = self.is_busy
+            && self.machine.output_can_wait(id)
+            && self.machine.output(id).len() <= PUT_OFF_BYTES_MAX
+            && !self.machine.is_closing(id);
+        if can_wait && !link.is_put_off {
+            link.is_put_off = true;
+            self.put_off.push_back(Deadline {
+                at: now + PUT_OFF_MAX,
+                slot,
+                serial: link.serial,
+            });
+        }
+        while !can_wait && link.is_writable {
             let output = self.machine.output(id);
-            if output.is_empty() || !link.is_writable {
+            if output.is_empty() {
                 break;
             }
             let length = output.len();
@@ -435,7 +461,7 @@ impl State {
         if has_ended || self.closing.len() >= LINGERING_MAX {
             return self.close(slot);
         }
-        self.closing.push_back(Closing {
+        self.closing.push_back(Deadline {
             at: now + LINGER_MAX,
             slot,
             serial: link.serial,
@@ -484,15 +510,40 @@ impl State {
         }
     }
 
+    /// Whether more is about to come. Writes what was put off: what is due `now`, or on a
+    /// broker that is not busy, all.
+    pub(super) fn set_busy(&mut self, now: Instant, is_busy: bool) {
+        self.is_busy = false;
+        while let Some(first) = self.put_off.front()
+            && (!is_busy || first.at <= now)
+        {
+            let (slot, serial) = (first.slot, first.serial);
+            self.put_off.pop_front();
+            if let Some(link) = self.sockets.get_mut(slot)
+                && link.serial == serial
+            {
+                link.is_put_off = false;
+                self.flush(now, slot);
+            }
+        }
+        self.is_busy = is_busy;
+    }
+
     /// How long the loop may sleep, after all was done that could be done `now`.
     pub(super) fn sleep(&mut self, now: Instant, and_at: Option<Instant>) -> Option<Duration> {
         if !self.hungry.is_empty() {
             return Some(Duration::ZERO);
         }
-        let closing = self.closing.front().map(|first| first.at);
-        let due = [self.machine.poll_timeout(), closing, and_at];
-        self.wake_at = due.into_iter().flatten().min();
+        self.wake_at = [self.due(), and_at].into_iter().flatten().min();
         self.wake_at.map(|at| at.saturating_duration_since(now))
+    }
+
+    /// When there is something to do even if nothing happens.
+    fn due(&self) -> Option<Instant> {
+        let closing = self.closing.front().map(|first| first.at);
+        let put_off = self.put_off.front().map(|first| first.at);
+        let due = [self.machine.poll_timeout(), closing, put_off];
+        due.into_iter().flatten().min()
     }
 
     pub(super) fn take_freed_descriptors(&mut self) -> bool {
@@ -520,3 +571,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,11 @@ pub(super) struct Outbox {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Bytes { from: usize, to: usize },
+    Bytes {
+        from: usize,
+        to: usize,
+        is_courtesy: bool,
+    },
     Close,
 }
 
@@ -33,6 +37,7 @@ impl Outbox {
             outbox: self,
             connection,
             from,
+            is_courtesy: false,
         }
     }
 
@@ -43,7 +48,14 @@ impl Outbox {
     pub(super) fn poll(&mut self) -> Option<(ConnectionId, Output<'_>)> {
         let (connection, step) = self.queue.pop_front()?;
         let output = match step {
-            Step::Bytes { from, to } => Output::Bytes(&self.bytes[from..to]),
+            Step::Bytes {
+                from,
+                to,
+                is_courtesy,
+            } => Output::Bytes {
+                bytes: &self.bytes[from..to],
+                is_courtesy,
+            },
             Step::Close => Output::Close,
         };
         Some((connection, output))
@@ -55,9 +67,16 @@ pub(super) struct FrameWriter<'a> {
     outbox: &'a mut Outbox,
     connection: ConnectionId,
     from: usize,
+    is_courtesy: bool,
 }
 
 impl FrameWriter<'_> {
+    /// It only says that a request waits.
+    pub(super) fn courtesy(&mut self) -> &mut Self {
+        self.is_courtesy = true;
+        self
+    }
+
     /// A field whose value is JSON text already. Left out if there is none, as
     /// JavaScript leaves out what is undefined.
     pub(super) fn echo(&mut self, name: &str, text: Option<&str>) -> &mut Self {
@@ -110,17 +129,29 @@ impl Drop for FrameWriter<'_> {
     fn drop(&mut self) {
         self.outbox.bytes.extend_from_slice(b"}\n");
         let (from, to) = (self.from, self.outbox.bytes.len());
+        let is_courtesy = self.is_courtesy;
         // Lines to one connection that follow each other are one write.
-        if let Some((last, Step::Bytes { to: end, .. })) = self.outbox.queue.back_mut()
+        if let Some((
+            last,
+            Step::Bytes {
+                to: end,
+                is_courtesy: are_courtesies,
+                ..
+            },
+        )) = self.outbox.queue.back_mut()
             && *last == self.connection
             && *end == from
         {
             *end = to;
+            *are_courtesies &= is_courtesy;
             return;
         }
-        self.outbox
-            .queue
-            .push_back((self.connection, Step::Bytes { from, to }));
+        let step = Step::Bytes {
+            from,
+            to,
+            is_courtesy,
+        };
+        self.outbox.queue.push_back((self.connection, step));
     }
 }
 

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::table::{AcquireError, Acquired, ForceTarget, Grant};
 use crate::{Acquire, Key, Mode, RequestId, SessionId, Wait, Want};
 
+use super::frames::FrameWriter;
 use super::parse::{Frame, Raw, RwStatus, is_usual_uuid, request_id};
 use super::recent::Fate;
 use super::{At, LiveMutex, Purpose, Waiting};
@@ -401,7 +402,10 @@ impl LiveMutex {
         ahead: u32,
     ) {
         if frame.retry_count.is_some() || frame.is_try() {
-            self.answer_not_acquired(at, frame, key, ahead);
+            let mut reply = self.answer_not_acquired(at, frame, key, ahead);
+            if !frame.is_try() {
+                reply.courtesy();
+            }
         }
     }
 
@@ -411,16 +415,17 @@ impl LiveMutex {
         frame: &Frame<'_>,
         key: Key<'_>,
         ahead: u32,
-    ) {
+    ) -> FrameWriter<'_> {
         let readers = self.readers_of(at.table, key.as_bytes());
-        self.outbox
-            .frame(at.by)
+        let mut reply = self.outbox.frame(at.by);
+        reply
             .number("readersCount", readers.into())
             .raw("key", frame.key)
             .raw("uuid", frame.uuid)
             .number("lockRequestCount", ahead.into())
             .text("type", "lock")
             .truth("acquired", false);
+        reply
     }
 
     fn refuse_lock(&mut self, at: &At<'_>, frame: &Frame<'_>, error: &str) {

@@ -1,0 +1,169 @@
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use lmx_core::broker::BrokerConfig;
+use lmx_core::wire::{
+    AcquireFields, Answer, Command, Hello, MAGIC, Reply, Request, SeqBuf, WantFields, frame,
+};
+use lmx_core::{Mode, RequestId};
+use mio::Poll;
+
+use super::*;
+
+/// A hub whose loop is the test.
+struct Loop {
+    begun: Instant,
+    hub: Hub,
+    _poll: Poll,
+    buffer: [u8; 4096],
+    /// The peers' ends, by slot.
+    peers: Vec<UnixStream>,
+}
+
+impl Loop {
+    fn with_peers(count: usize) -> Self {
+        let begun = clock::now();
+        let poll = Poll::new().unwrap();
+        let machine = Machine::new(begun, BrokerConfig::default()).unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        let waker = Waker::new(poll.registry(), Token(usize::MAX)).unwrap();
+        let (_, ended) = async_channel::bounded(1);
+        let mut this = Self {
+            begun,
+            hub: Hub::new(machine, registry, waker, None, ended),
+            _poll: poll,
+            buffer: [0; 4096],
+            peers: Vec::new(),
+        };
+        for slot in 0..count {
+            this.peers.push(this.connects(slot));
+            this.opens(slot);
+        }
+        this
+    }
+
+    /// The peer's end of a new connection, which takes this slot.
+    fn connects(&self, slot: usize) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let socket = Socket::Unix(mio::net::UnixStream::from_std(ours));
+        let mut state = self.hub.lock();
+        state.add_socket(self.begun, socket);
+        assert!(state.sockets.contains(slot));
+        theirs
+    }
+
+    fn opens(&mut self, slot: usize) {
+        let hello = Hello {
+            auth: b"",
+            resume_window: Duration::ZERO,
+            resume: None,
+            name: "",
+        };
+        self.peers[slot].write_all(&MAGIC).unwrap();
+        self.says(slot, 1, Command::Hello(hello));
+        assert_eq!(self.is_told(slot), ["Welcome"]);
+    }
+
+    fn says(&mut self, slot: usize, tag: u32, body: Command<'_>) {
+        let mut bytes = Vec::new();
+        frame::append(&Request { tag, seen: 0, body }, &mut bytes);
+        self.peers[slot].write_all(&bytes).unwrap();
+        let mut state = self.hub.lock();
+        state.handle_readable(slot, false, &mut self.buffer);
+    }
+
+    fn asks(&mut self, slot: usize, tag: u32) {
+        let mut space = [0; 64];
+        let mut wants = SeqBuf::new(&mut space);
+        assert!(wants.push(&WantFields {
+            key: b"k",
+            mode: Mode::Exclusive,
+        }));
+        let fields = AcquireFields::new(id_of(slot), wants.finish());
+        self.says(slot, tag, Command::Acquire(fields));
+    }
+
+    /// What the peer has been sent since it was last asked.
+    fn is_told(&mut self, slot: usize) -> Vec<&'static str> {
+        let mut bytes = [0; 4096];
+        let length = match self.peers[slot].read(&mut bytes) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => panic!("{error}"),
+        };
+        let (mut rest, mut told) = (&bytes[..length], Vec::new());
+        while let Some(frame) = frame::split(rest, u32::MAX).unwrap() {
+            rest = frame.rest;
+            told.push(match Reply::decode(frame.body).unwrap().body {
+                Answer::Welcome(_) => "Welcome",
+                Answer::Queued { .. } => "Queued",
+                Answer::Granted { .. } => "Granted",
+                Answer::Released { .. } => "Released",
+                _ => "else",
+            });
+        }
+        told
+    }
+}
+
+fn id_of(slot: usize) -> RequestId {
+    RequestId::from_u128(slot as u128 + 1)
+}
+
+#[test]
+fn while_it_is_busy_a_waiter_is_told_that_it_waits_along_with_its_grant() {
+    let mut this = Loop::with_peers(2);
+    this.hub.lock().set_busy(this.begun, true);
+    this.asks(0, 2);
+    assert_eq!(this.is_told(0), ["Granted"]);
+    this.asks(1, 2);
+    assert_eq!(this.is_told(1), [""; 0]);
+    this.says(0, 3, Command::Release { id: id_of(0) });
+    assert_eq!(this.is_told(1), ["Queued", "Granted"]);
+    assert_eq!(this.is_told(0), ["Released"]);
+}
+
+#[test]
+fn a_broker_that_is_not_busy_tells_at_once_who_waits() {
+    let mut this = Loop::with_peers(3);
+    this.hub.lock().set_busy(this.begun, true);
+    this.asks(0, 2);
+    this.asks(1, 2);
+    assert_eq!(this.is_told(1), [""; 0]);
+    this.hub.lock().set_busy(this.begun, false);
+    assert_eq!(this.is_told(1), ["Queued"]);
+    this.asks(2, 2);
+    assert_eq!(this.is_told(2), ["Queued"]);
+}
+
+#[test]
+fn however_busy_it_is_who_waits_is_told_in_time() {
+    let mut this = Loop::with_peers(2);
+    this.hub.lock().set_busy(this.begun, true);
+    this.asks(0, 2);
+    this.asks(1, 2);
+    let asked = clock::now();
+    this.hub.lock().set_busy(this.begun, true);
+    assert_eq!(this.is_told(1), [""; 0]);
+    this.hub.lock().set_busy(asked + PUT_OFF_MAX, true);
+    assert_eq!(this.is_told(1), ["Queued"]);
+}
+
+#[test]
+fn what_was_put_off_for_one_connection_does_not_hurry_the_next_in_its_place() {
+    let mut this = Loop::with_peers(2);
+    this.hub.lock().set_busy(this.begun, true);
+    this.asks(0, 2);
+    this.asks(1, 2);
+    let due = clock::now() + PUT_OFF_MAX;
+    this.hub.lock().disconnect(clock::now(), 1);
+    this.peers[1] = this.connects(1);
+    this.opens(1);
+    this.asks(1, 2);
+    this.hub.lock().set_busy(due, true);
+    assert_eq!(this.is_told(1), [""; 0]);
+    this.hub.lock().set_busy(clock::now() + PUT_OFF_MAX, true);
+    assert_eq!(this.is_told(1), ["Queued"]);
+}
