@@ -32,9 +32,10 @@ const POINTS_OF_LONG: u32 = 4;
 /// others need the processor.
 const OVERRUN: u32 = 2;
 /// So many waits then sleep at once; [`REST_GROWTH`] times as many each time that it happens
-/// again soon, up to the second number. On a machine that is busy it happens at once again, on
-/// others now and then.
-const REST_WAITS: (u32, u32) = (1 << 6, 1 << 16);
+/// again within as many after the rest, up to the second number. On a machine that is busy it
+/// happens at once again, and then costs some milliseconds each time, as much as a hundred
+/// waits or so; on others now and then, and to rest for long would cost more.
+const REST_WAITS: (u32, u32) = (1 << 6, 1 << 10);
 const REST_GROWTH: u32 = 8;
 
 /// Whether a thread's next wait stays awake, judged by how its last ones went.
@@ -137,7 +138,7 @@ impl BusyPoll {
         self.since_rest = self.since_rest.saturating_add(1);
         self.rest = self.rest.saturating_sub(1);
         if wait.awake >= self.awake_max * OVERRUN {
-            let is_soon = self.since_rest < self.last_rest * 2;
+            let is_soon = self.since_rest < self.last_rest + REST_WAITS.0;
             let next = if is_soon {
                 self.last_rest * REST_GROWTH
             } else {

@@ -74,10 +74,20 @@ fn who_does_not_get_to_run_rests_longer_each_time() {
     };
     rest(1 << 6);
     rest(1 << 9);
-    rest(1 << 12);
-    rest(1 << 15);
-    rest(1 << 16);
-    rest(1 << 16);
+    rest(1 << 10);
+    rest(1 << 10);
+}
+
+#[test]
+fn who_now_and_then_does_not_get_to_run_rests_as_shortly_each_time() {
+    let mut busy = busy();
+    for _ in 0..10 {
+        busy.handle_wait(overrun());
+        assert_eq!(busy.rest, REST_WAITS.0);
+        for _ in 0..REST_WAITS.0 * 2 {
+            busy.handle_wait(short());
+        }
+    }
 }
 
 #[test]
