@@ -68,6 +68,14 @@ impl BusyPoll {
         busy_poll
     }
 
+    /// One that has learned that waits are short.
+    #[cfg(test)]
+    pub(crate) const fn eager(awake_max: Duration) -> Self {
+        let mut eager = Self::of(awake_max);
+        eager.points = POINTS_MAX;
+        eager
+    }
+
     /// From the next wait on, waits stay awake for up to `awake_max`.
     pub(crate) fn set_awake_max(&mut self, awake_max: Duration) {
         let is_alone = thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1);
@@ -134,10 +142,32 @@ impl BusyPoll {
         !self.awake_max.is_zero() && self.points >= POINTS_MIN
     }
 
+    /// How long a wait stays awake.
+    pub(crate) const fn awake_max(&self) -> Duration {
+        self.awake_max
+    }
+
+    /// Somebody else waited, and what he waited for took so long to come.
+    pub(crate) fn handle_gap(&mut self, took: Duration) {
+        let awake = Duration::ZERO;
+        self.handle_wait(Wait { took, awake });
+    }
+
+    /// Who looked once and gave way, and was away for so long, did not get to run.
+    pub(crate) fn overrun(&self) -> Duration {
+        self.awake_max * OVERRUN
+    }
+
+    /// Somebody else did not get to run.
+    pub(crate) fn handle_overrun(&mut self) {
+        let took = self.overrun();
+        self.handle_wait(Wait { took, awake: took });
+    }
+
     fn handle_wait(&mut self, wait: Wait) {
         self.since_rest = self.since_rest.saturating_add(1);
         self.rest = self.rest.saturating_sub(1);
-        if wait.awake >= self.awake_max * OVERRUN {
+        if wait.awake >= self.overrun() {
             let is_soon = self.since_rest < self.last_rest + REST_WAITS.0;
             let next = if is_soon {
                 self.last_rest * REST_GROWTH

@@ -6,6 +6,7 @@ mod driver;
 mod error;
 mod guard;
 mod ids;
+mod lead;
 mod lock;
 mod query;
 mod reactor;
@@ -37,7 +38,9 @@ use shared::{End, Shared};
 /// Clones are handles of the same session. It ends when the last of them and the last
 /// [`Guard`] are gone, or with [`close`](Self::close). The connection is driven by a
 /// thread of its own, so that any executor can await what is asked here, and leases are
-/// renewed however busy that executor is.
+/// renewed however busy that executor is. While messages come close upon each other, futures
+/// that wait for them read them themselves
+/// ([`busy_poll`](ClientBuilder::busy_poll)).
 ///
 /// A lost connection is made again by itself. Until the session's resume window has passed
 /// nothing is lost with it, and what was asked is asked again under the same id.

@@ -43,7 +43,16 @@ impl Socket {
     }
 
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(self.source(), token, Interest::READABLE)
+        self.register_for(registry, token, Interest::READABLE)
+    }
+
+    pub(crate) fn register_for(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        registry.register(self.source(), token, interest)
     }
 
     pub(crate) fn reregister(

@@ -114,10 +114,13 @@ impl ClientBuilder {
         self
     }
 
-    /// How long the thread that drives all clients stays awake for the next message where the
-    /// last ones came that soon ([`DEFAULT_BUSY_POLL`]): the longest of what its clients say
-    /// counts. Under such a load it keeps one processor busy, otherwise it costs next to
-    /// nothing. With zero, or on a machine with one processor, it sleeps at once.
+    /// How long this client stays awake for the next message where the last ones came that
+    /// soon ([`DEFAULT_BUSY_POLL`]). A future that waits for an answer then reads the socket
+    /// itself, and wakes itself to do so again, so that its executor runs other tasks in
+    /// between; where none does, the thread that drives all clients stays awake, for the longest
+    /// of what they say. Under such a load this keeps one processor busy, otherwise it costs
+    /// next to nothing. With zero, or on a machine with one processor, that thread does it all,
+    /// and sleeps at once.
     pub fn busy_poll(mut self, time: Duration) -> Self {
         self.busy_poll = Some(time);
         self
@@ -190,8 +193,8 @@ impl ClientBuilder {
             Some(tls) => tls_connector(tls, endpoint.clone(), connector),
             None => connector,
         };
-        let shared = Arc::new(Shared::new(endpoint, config));
         let busy_poll = busy_poll.unwrap_or(DEFAULT_BUSY_POLL);
+        let shared = Arc::new(Shared::new(endpoint, config, busy_poll));
         driver::spawn(Arc::clone(&shared), connector, connect_timeout, busy_poll)?;
         Ok(Client {
             handle: Arc::new(Handle { shared }),

@@ -1,4 +1,4 @@
-//! What a driver reads and writes: a socket of its own, or any stream of the user's.
+//! What a client reads and writes: a socket of its own, or any stream of the user's.
 
 use std::io;
 use std::pin::Pin;
@@ -21,17 +21,19 @@ pub(super) enum Connection {
     },
 }
 
-/// A socket that the reactor waits for, from its registration to its end.
+/// A socket that the reactor waits for, unless somebody else leads.
 pub(super) struct Registered {
     socket: Socket,
     reactor: Arc<Reactor>,
     token: Token,
+    /// The reactor does not wait for it.
+    led: bool,
     /// There may be something to read.
     readable: bool,
     /// The other side has ended it: after what there is to read comes the end.
     ended: bool,
-    /// The reactor waits until it takes more, too.
-    waits_to_write: bool,
+    /// What the reactor waits for: that it takes more, too, if it is full.
+    interest: Interest,
 }
 
 impl Connection {
@@ -47,9 +49,10 @@ impl Connection {
                     socket,
                     reactor: Arc::clone(reactor),
                     token,
+                    led: false,
                     readable: true,
                     ended: false,
-                    waits_to_write: false,
+                    interest: Interest::READABLE,
                 })
             }
             Connected::Stream(stream) => Self::Stream {
@@ -64,6 +67,28 @@ impl Connection {
         if let Self::Socket(socket) = self {
             socket.readable = true;
             socket.ended |= ended;
+        }
+    }
+
+    /// Whether somebody else than the reactor sees to what comes.
+    pub(super) fn is_led(&self) -> bool {
+        matches!(self, Self::Socket(socket) if socket.led)
+    }
+
+    /// From now on somebody else than the reactor sees to what comes; false if that cannot be.
+    pub(super) fn begin_to_lead(&mut self) -> bool {
+        match self {
+            Self::Socket(socket) => socket.begin_to_lead(),
+            // A stream wakes whoever polled it last, and that is the driver.
+            Self::Stream { .. } => false,
+        }
+    }
+
+    /// The reactor waits again.
+    pub(super) fn end_to_lead(&mut self) -> io::Result<()> {
+        match self {
+            Self::Socket(socket) => socket.end_to_lead(),
+            Self::Stream { .. } => Ok(()),
         }
     }
 
@@ -109,8 +134,28 @@ impl Connection {
 }
 
 impl Registered {
+    fn begin_to_lead(&mut self) -> bool {
+        if !self.led && self.reactor.admit_leader() {
+            self.socket.deregister(&self.reactor.registry);
+            self.led = true;
+        }
+        self.led
+    }
+
+    fn end_to_lead(&mut self) -> io::Result<()> {
+        if self.led {
+            // What came in the meantime is told of at once.
+            let registry = &self.reactor.registry;
+            self.socket
+                .register_for(registry, self.token, self.interest)?;
+            self.led = false;
+            self.reactor.dismiss_leader();
+        }
+        Ok(())
+    }
+
     fn poll_read(&mut self, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        if !self.readable {
+        if !self.readable && !self.led {
             return Poll::Pending;
         }
         loop {
@@ -149,15 +194,17 @@ impl Registered {
     }
 
     fn wait_to_write(&mut self, waits: bool) -> io::Result<()> {
-        if self.waits_to_write != waits {
-            let interest = if waits {
-                Interest::READABLE | Interest::WRITABLE
-            } else {
-                Interest::READABLE
-            };
-            let registry = &self.reactor.registry;
-            self.socket.reregister(registry, self.token, interest)?;
-            self.waits_to_write = waits;
+        let interest = if waits {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
+        };
+        if self.interest != interest {
+            self.interest = interest;
+            if !self.led {
+                let registry = &self.reactor.registry;
+                self.socket.reregister(registry, self.token, interest)?;
+            }
         }
         Ok(())
     }
@@ -165,6 +212,10 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.socket.deregister(&self.reactor.registry);
+        if self.led {
+            self.reactor.dismiss_leader();
+        } else {
+            self.socket.deregister(&self.reactor.registry);
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Moves a client's bytes and wakes it on time, on a thread that no user's executor owns:
-//! a lease is renewed however busy that one is.
+//! Moves a client's bytes, unless one of its futures [leads](super::lead), and wakes it on time,
+//! on a thread that no user's executor owns: a lease is renewed however busy that one is.
 
 use std::io;
 use std::sync::Arc;
@@ -101,6 +101,7 @@ impl Driver {
                 self.connecting = None;
                 state.finish();
             }
+            let watched = state.look_after_leader(clock::now());
             let armed = state.machine.poll_timeout();
             state.armed = armed;
             let given_up = self.connecting.as_ref().map(|(_, until)| *until);
@@ -110,7 +111,10 @@ impl Driver {
             let wake = state.take_wake_together(clock::now(), is_awake);
             let together = state.together_until();
             drop(state);
-            self.due = [armed, given_up, together].into_iter().flatten().min();
+            self.due = [armed, given_up, together, watched]
+                .into_iter()
+                .flatten()
+                .min();
             wake.into_iter().for_each(Waker::wake);
             if done {
                 return Poll::Ready(());
@@ -199,7 +203,9 @@ impl Driver {
                 }
                 Poll::Ready(Ok(bytes)) => {
                     reads += 1;
-                    state.machine.handle_input(clock::now(), &buffer[..bytes]);
+                    let now = clock::now();
+                    state.lead.handle_message(now);
+                    state.machine.handle_input(now, &buffer[..bytes]);
                     state.dispatch();
                 }
             }

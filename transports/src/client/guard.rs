@@ -11,6 +11,7 @@ use lmx_core::table::Conversion;
 use lmx_core::{FencingToken, RequestId};
 
 use super::error::{ConvertError, ReleaseError, RenewError};
+use super::lead::Place;
 use super::shared::{End, Slot};
 use super::{Client, released};
 use crate::clock;
@@ -105,13 +106,18 @@ impl Guard {
 
     /// Completes once the lock is lost, with the reason. Stop what it protects.
     pub fn lost(&self) -> Lost<'_> {
-        Lost { slot: &self.slot }
+        Lost {
+            place: self.slot.idle_place(),
+            slot: &self.slot,
+        }
     }
 
     /// Completes once somebody waits for what this holds, if the request asked to be told
     /// ([`notify_contended`](super::Lock::notify_contended)).
     pub async fn contended(&self) {
-        self.slot.wait(|slot| slot.contended.then_some(())).await;
+        let mut place = self.slot.idle_place();
+        let look = |slot: &mut Slot| slot.contended.then_some(());
+        poll_fn(|cx| place.poll_slot(cx, self.slot.id, look)).await;
     }
 
     /// Extends the lock to `lease` from now, or with `None` to the session's end. If it is
@@ -206,14 +212,16 @@ impl Drop for Guard {
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Lost<'g> {
+    place: Place,
     slot: &'g SlotRef,
 }
 
 impl Future for Lost<'_> {
     type Output = Loss;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Loss> {
-        self.slot.poll(cx, |slot| match slot.end {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Loss> {
+        let id = self.slot.id;
+        self.place.poll_slot(cx, id, |slot| match slot.end {
             Some(End::Lost(why)) => Some(why),
             _ => None,
         })
@@ -270,16 +278,18 @@ impl SlotRef {
         known && matches!(self.wait(|slot| slot.end.clone()).await, End::Cancelled)
     }
 
-    pub(super) fn poll<R>(
-        &self,
-        cx: &mut Context<'_>,
-        look: impl FnOnce(&mut Slot) -> Option<R>,
-    ) -> Poll<R> {
-        self.client.handle.shared.poll_slot(cx, self.id, look)
+    /// A place for one who waits for an answer.
+    pub(super) fn place(&self) -> Place {
+        Place::new(&self.client.handle.shared)
+    }
+
+    fn idle_place(&self) -> Place {
+        Place::of_idler(&self.client.handle.shared)
     }
 
     async fn wait<R>(&self, look: impl Fn(&mut Slot) -> Option<R>) -> R {
-        poll_fn(|cx| self.poll(cx, &look)).await
+        let mut place = self.place();
+        poll_fn(|cx| place.poll_slot(cx, self.id, &look)).await
     }
 }
 

@@ -13,6 +13,7 @@ use lmx_core::{Mode, RequestId};
 use super::Client;
 use super::error::LockError;
 use super::guard::{Guard, SlotRef};
+use super::lead::Place;
 use super::shared::End;
 
 /// Lease of a hold whose request names none; renewed while its guard lives.
@@ -203,6 +204,7 @@ pub struct LockFuture {
 enum Stage {
     New(LockRequest),
     Waiting {
+        place: Place,
         slot: SlotRef,
         keys: Vec<Box<[u8]>>,
         wait: Wait,
@@ -217,10 +219,10 @@ impl Future for LockFuture {
         if matches!(self.stage, Stage::New(_)) {
             self.begin()?;
         }
-        let Stage::Waiting { slot, .. } = &self.stage else {
+        let Stage::Waiting { place, slot, .. } = &mut self.stage else {
             panic!("`LockFuture` polled after completion");
         };
-        let poll = slot.poll(cx, |slot| match (slot.held, &slot.end) {
+        let poll = place.poll_slot(cx, slot.id, |slot| match (slot.held, &slot.end) {
             (Some(held), _) => Some(Ok(held)),
             (None, Some(end)) => Some(Err(end.clone())),
             (None, None) => None,
@@ -228,7 +230,10 @@ impl Future for LockFuture {
         let Poll::Ready(outcome) = poll else {
             return Poll::Pending;
         };
-        let Stage::Waiting { slot, keys, wait } = std::mem::replace(&mut self.stage, Stage::Done)
+        let stage = std::mem::replace(&mut self.stage, Stage::Done);
+        let Stage::Waiting {
+            slot, keys, wait, ..
+        } = stage
         else {
             unreachable!("it was waiting");
         };
@@ -257,8 +262,10 @@ impl LockFuture {
             Ok(id)
         })?;
         let client = self.client.clone();
+        let slot = SlotRef { client, id };
         self.stage = Stage::Waiting {
-            slot: SlotRef { client, id },
+            place: slot.place(),
+            slot,
             keys,
             wait,
         };

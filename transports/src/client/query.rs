@@ -1,6 +1,7 @@
 //! Questions about the broker.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lmx_core::RequestId;
@@ -9,6 +10,7 @@ use lmx_core::wire::Status;
 
 use super::Client;
 use super::error::QueryError;
+use super::lead::Place;
 use super::shared::Shared;
 use crate::clock;
 
@@ -128,7 +130,7 @@ impl Client {
 
     async fn ask(&self, query: Query) -> Result<QueryAnswer, QueryError> {
         let asked = Asked::new(&self.handle.shared, query);
-        match poll_fn(|cx| asked.shared.poll_query(cx, asked.query)).await {
+        match asked.wait().await {
             QueryAnswer::Refused(error) => Err(QueryError::Refused(error)),
             QueryAnswer::Lost => Err(self.no_answer()),
             answer => Ok(answer),
@@ -143,18 +145,30 @@ impl Client {
 
 /// A question under way; its answer is not kept when nobody waits for it any more.
 struct Asked<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     query: u32,
 }
 
 impl<'a> Asked<'a> {
-    fn new(shared: &'a Shared, query: Query) -> Self {
+    fn new(shared: &'a Arc<Shared>, query: Query) -> Self {
         let query = shared.with(|state, now| {
             let query = state.machine.query(now, query);
             state.enter_query(query);
             query
         });
         Self { shared, query }
+    }
+
+    async fn wait(&self) -> QueryAnswer {
+        let mut place = Place::new(self.shared);
+        poll_fn(|cx| {
+            place.poll(
+                cx,
+                |state| state.take_answer(self.query),
+                |state, waker| state.register_for_answer(self.query, waker),
+            )
+        })
+        .await
     }
 }
 

@@ -8,9 +8,10 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::Duration;
 
 use lmx_core::Instant;
@@ -41,6 +42,10 @@ pub(super) struct Reactor {
     sleeps: AtomicBool,
     /// Its next wait begins without sleeping.
     is_awake: AtomicBool,
+    /// Clients whose futures lead.
+    led: AtomicUsize,
+    /// How many that may be.
+    led_max: usize,
 }
 
 #[derive(Default)]
@@ -65,9 +70,11 @@ impl Reactor {
             has_mail: AtomicBool::new(false),
             sleeps: AtomicBool::new(false),
             is_awake: AtomicBool::new(false),
+            led: AtomicUsize::new(0),
+            led_max: thread::available_parallelism().map_or(1, |cpus| cpus.get().max(2) - 1),
         });
         let of_thread = Arc::clone(&reactor);
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("lmx-client".to_owned())
             .spawn(move || Tasks::new(of_thread, poll).run())?;
         *global = Some(Arc::clone(&reactor));
@@ -91,6 +98,20 @@ impl Reactor {
     /// Whether the thread is likely to look at its mail soon without being woken.
     pub(super) fn is_awake(&self) -> bool {
         self.is_awake.load(Ordering::Relaxed) && !self.sleeps.load(Ordering::Relaxed)
+    }
+
+    /// One more client is led, if there may be one: each leader asks for its own socket, which
+    /// with many of them takes longer than to ask the poller once for all. And the broker
+    /// needs a processor, too.
+    pub(super) fn admit_leader(&self) -> bool {
+        let admit = |led| (led < self.led_max).then_some(led + 1);
+        let led = &self.led;
+        led.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit)
+            .is_ok()
+    }
+
+    pub(super) fn dismiss_leader(&self) {
+        self.led.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn take_mail(&self) -> Mail {

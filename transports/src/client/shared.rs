@@ -17,12 +17,13 @@ use lmx_core::{Instant, RequestId};
 use super::connection::Connection;
 use super::error::ConnectError;
 use super::ids::Ids;
+use super::lead::Lead;
 use crate::clock;
 use crate::net::Endpoint;
 
 /// With more commands than these under way, whoever asks for one more leaves it to the driver
-/// to write, which takes along what others ask in the meantime: it is latency that a lone
-/// command needs, and fewer system calls that a crowd needs.
+/// or the leader to write, which takes along what others ask in the meantime: it is latency
+/// that a lone command needs, and fewer system calls that a crowd needs.
 const UNANSWERED_MAX: usize = 8;
 
 /// Whoever is woken together mostly asks for something next: what the first of them asks waits
@@ -44,9 +45,10 @@ pub(super) struct State {
     pub(super) connection: Option<Connection>,
     /// The stream takes no more for now; the driver waits for it.
     pub(super) write_blocked: bool,
+    pub(super) lead: Lead,
     /// Those who were woken together and have not asked for anything since, and until when
     /// they are waited for.
-    awaited: usize,
+    pub(super) awaited: usize,
     awaited_until: Instant,
     /// A connection is being made.
     pub(super) connecting: bool,
@@ -64,7 +66,7 @@ pub(super) struct State {
     /// What the broker said when it ended the connection.
     fault: Option<(FaultKind, String)>,
     link_wakers: Vec<Waker>,
-    wake: Vec<Waker>,
+    pub(super) wake: Vec<Waker>,
     /// Who is woken by whoever was woken first, when that one looks at what it was woken for:
     /// on the executor's own thread this costs no system call.
     relay: Vec<Waker>,
@@ -107,13 +109,15 @@ impl std::fmt::Debug for State {
 }
 
 impl Shared {
-    pub(super) fn new(endpoint: Endpoint, config: ClientConfig) -> Self {
+    /// Futures that wait stay awake for up to `awake_max`.
+    pub(super) fn new(endpoint: Endpoint, config: ClientConfig, awake_max: Duration) -> Self {
         Self {
             endpoint,
             state: Mutex::new(State {
                 machine: Machine::new(clock::now(), config),
                 connection: None,
                 write_blocked: false,
+                lead: Lead::new(awake_max),
                 awaited: 0,
                 awaited_until: Instant::EPOCH,
                 connecting: false,
@@ -140,20 +144,10 @@ impl Shared {
         let result = act(&mut state, now);
         state.dispatch();
         state.awaited = state.awaited.saturating_sub(1);
-        let holds_back = state.holds_back(now);
-        if !holds_back {
+        if !state.holds_back(now) {
             state.write_at_once();
         }
-        let driver = state
-            .needs_driver(now, holds_back)
-            .then(|| state.driver.take())
-            .flatten();
-        let wake = state.take_wake();
-        drop(state);
-        if let Some(driver) = driver {
-            driver.wake();
-        }
-        wake.into_iter().for_each(Waker::wake);
+        settle(state, now);
         result
     }
 
@@ -184,39 +178,6 @@ impl Shared {
             return Poll::Ready(());
         }
         register(&mut state.link_wakers, cx.waker());
-        Poll::Pending
-    }
-
-    /// Ready with what `look` makes of the request's slot, once it makes something of it.
-    pub(super) fn poll_slot<R>(
-        &self,
-        cx: &mut Context<'_>,
-        id: RequestId,
-        look: impl FnOnce(&mut Slot) -> Option<R>,
-    ) -> Poll<R> {
-        let mut state = self.lock();
-        let mut wake = std::mem::take(&mut state.relay);
-        let slot = state.slots.get_mut(&id).expect("its user is here");
-        let result = look(slot);
-        if result.is_none() {
-            register(&mut slot.wakers, cx.waker());
-            if slot.wakers.len() > WAKERS_MAX {
-                // Most of them must be of futures that are no more. The others register again.
-                wake.append(&mut slot.wakers);
-            }
-        }
-        drop(state);
-        wake.into_iter().for_each(Waker::wake);
-        result.map_or(Poll::Pending, Poll::Ready)
-    }
-
-    pub(super) fn poll_query(&self, cx: &mut Context<'_>, query: u32) -> Poll<QueryAnswer> {
-        let mut state = self.lock();
-        let slot = state.queries.get_mut(&query).expect("its user is here");
-        if let Some(answer) = slot.answer.take() {
-            return Poll::Ready(answer);
-        }
-        slot.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 }
@@ -250,6 +211,7 @@ impl State {
     pub(super) fn hang_up(&mut self, now: Instant, endpoint: &Endpoint) {
         self.connection = None;
         self.write_blocked = false;
+        self.lead.end();
         let was_connected = self.machine.is_connected();
         self.machine.handle_disconnected(now);
         let endpoint = endpoint.clone();
@@ -267,6 +229,7 @@ impl State {
     pub(super) fn finish(&mut self) {
         self.done = true;
         self.connection = None;
+        self.lead.end();
         self.wake.append(&mut self.link_wakers);
     }
 
@@ -309,8 +272,30 @@ impl State {
         self.slots.get_mut(&id)
     }
 
+    /// Who is to be woken when there is something to tell of the request.
+    pub(super) fn register(&mut self, id: RequestId, waker: &Waker) {
+        let slot = self.slots.get_mut(&id).expect("its user is here");
+        register(&mut slot.wakers, waker);
+        if slot.wakers.len() > WAKERS_MAX {
+            // Most of them must be of futures that are no more. The others register again.
+            self.wake.append(&mut slot.wakers);
+        }
+    }
+
     pub(super) fn enter_query(&mut self, query: u32) {
         self.queries.insert(query, QuerySlot::default());
+    }
+
+    pub(super) fn take_answer(&mut self, query: u32) -> Option<QueryAnswer> {
+        self.query(query).answer.take()
+    }
+
+    pub(super) fn register_for_answer(&mut self, query: u32, waker: &Waker) {
+        self.query(query).waker = Some(waker.clone());
+    }
+
+    fn query(&mut self, query: u32) -> &mut QuerySlot {
+        self.queries.get_mut(&query).expect("its user is here")
     }
 
     pub(super) fn leave_query(&mut self, query: u32) {
@@ -382,14 +367,19 @@ impl State {
         // whoever was granted something by it is the one others wait for.
         wake.reverse();
         if is_awake && wake.len() > 1 {
-            self.awaited = wake.len();
-            self.awaited_until = now + TOGETHER_MAX;
+            self.await_some(now, wake.len());
             // Who was woken before and has not come yet may be no more.
             if !is_left {
                 self.relay = wake.split_off(1);
             }
         }
         wake
+    }
+
+    /// So many of those who are woken are expected to ask for something.
+    pub(super) fn await_some(&mut self, now: Instant, awaited: usize) {
+        self.awaited = awaited;
+        self.awaited_until = now + TOGETHER_MAX;
     }
 
     /// When the driver is to see to what those whom it has woken together have left.
@@ -446,15 +436,17 @@ impl State {
     }
 
     /// Something is left for the driver to do that it does not do by itself.
-    fn needs_driver(&self, now: Instant, holds_back: bool) -> bool {
+    fn needs_driver(&mut self, now: Instant) -> bool {
+        let leaves_output = !self.machine.output().is_empty() && !self.holds_back(now);
         let timer_is_late = match (self.machine.poll_timeout(), self.armed) {
             (Some(due), Some(armed)) => due < armed,
             (Some(_), None) => true,
             (None, _) => false,
         };
         timer_is_late
-            || self.write_blocked
-            || (self.connection.is_some() && !holds_back && !self.machine.output().is_empty())
+            || self.is_unwatched()
+            || (self.write_blocked && !self.is_led())
+            || (self.connection.is_some() && leaves_output && !self.lead.is_attended(now))
             || self.machine.is_closing()
             || self.machine.is_stopped()
             || (self.connection.is_none() && !self.connecting && self.machine.wants_connection(now))
@@ -465,6 +457,20 @@ impl State {
         wake.append(&mut self.wake);
         wake
     }
+}
+
+/// Unlocks the state, and wakes whom it concerns that it has changed.
+pub(super) fn settle(mut state: MutexGuard<'_, State>, now: Instant) {
+    let driver = state
+        .needs_driver(now)
+        .then(|| state.driver.take())
+        .flatten();
+    let wake = state.take_wake();
+    drop(state);
+    if let Some(driver) = driver {
+        driver.wake();
+    }
+    wake.into_iter().for_each(Waker::wake);
 }
 
 fn register(wakers: &mut Vec<Waker>, waker: &Waker) {

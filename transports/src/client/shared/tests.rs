@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
+use super::super::lead::Place;
 use super::*;
 
 const START: Instant = Instant::from_nanos(1_000_000_000);
@@ -14,8 +15,9 @@ impl Wake for Count {
     }
 }
 
-fn shared() -> Shared {
-    Shared::new(Endpoint::default(), ClientConfig::default())
+fn shared() -> Arc<Shared> {
+    let (endpoint, config) = (Endpoint::default(), ClientConfig::default());
+    Arc::new(Shared::new(endpoint, config, Duration::ZERO))
 }
 
 /// Has so many wakers woken by what just happened.
@@ -42,7 +44,8 @@ fn of_several_an_awake_driver_wakes_one_who_wakes_the_others() {
     assert_eq!(wake.len(), 1);
     assert_eq!(woken(&count), 0);
     let cx = &mut Context::from_waker(Waker::noop());
-    assert!(shared.poll_slot(cx, id, |_| None::<()>).is_pending());
+    let mut place = Place::new(&shared);
+    assert!(place.poll_slot(cx, id, |_| None::<()>).is_pending());
     assert_eq!(woken(&count), 2);
 }
 
