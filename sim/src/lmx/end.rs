@@ -5,6 +5,7 @@ use super::conns::KEEPALIVE_NS;
 use super::driver::{Driver, Event};
 use crate::engine::{State, Ticket};
 use crate::oracle::Property;
+use crate::plan::fault::Fault;
 use crate::plan::{Action, SECOND};
 use crate::world::Links;
 
@@ -25,7 +26,7 @@ impl Driver<'_> {
             .locks()
             .filter(|lock| lock.keep || lock.abandon || lock.lock_delay_ns > 0)
             .map(|lock| lock.lease_ns + lock.lock_delay_ns);
-        bound_ns += 2 * outlasting.max().unwrap_or(0);
+        bound_ns += 2 * outlasting.max().unwrap_or(0) + self.leapt_ns();
         let world = &mut self.engine.world;
         world.schedule(world.now_ns + bound_ns, Event::Deadline);
         self.close_down_if_idle();
@@ -72,6 +73,16 @@ impl Driver<'_> {
             self.engine.violate(Property::Drain, left);
         }
         self.engine.over = true;
+    }
+
+    /// By how much monotonic clocks leap: whoever compares the broker's with an earlier look
+    /// at it takes a hold to last so much longer.
+    fn leapt_ns(&self) -> u64 {
+        let leaps = self.plan.faults.iter().map(|timed| match timed.fault {
+            Fault::Step { by_ns, .. } => by_ns,
+            _ => 0,
+        });
+        leaps.sum()
     }
 
     fn longest_window_ns(&self) -> u64 {
