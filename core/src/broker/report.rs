@@ -145,7 +145,8 @@ pub(super) fn inspect<'a>(
 /// Whether somebody who holds or waits for the key, or a lock-delay, keeps `mode` from being
 /// granted now.
 fn is_obstacle(view: KeyView<'_>, mode: Mode) -> bool {
-    if view.waiters_len() > 0 || view.delayed_until().is_some() {
+    let upgrades = |holder: RequestView<'_>| holder.is_upgrading();
+    if view.waiters_len() > 0 || view.delayed_until().is_some() || view.holders().any(upgrades) {
         return true;
     }
     let mut free = match mode {
