@@ -15,8 +15,9 @@ pub use hostile::Hostile;
 
 use serde::{Deserialize, Serialize};
 
+use crate::oracle::ledger::Limits;
 use crate::outcome::{Outcome, RunOptions};
-use crate::plan::{FaultSet, Plan};
+use crate::plan::{FaultSet, Plan, SECOND};
 use crate::protocol::{AnyProtocol, Contract};
 
 /// LMX: one broker, native clients, live-mutex clients, and others.
@@ -82,6 +83,20 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// What a request may ask for at most: low limits, which are soon passed, but above what
+    /// decent clients ask for.
+    fn limits(&self) -> Limits {
+        Limits {
+            keys_per_request_max: 6,
+            key_bytes_max: 40,
+            label_bytes_max: 30,
+            lease_ns_max: 3_600 * SECOND,
+            lock_delay_ns_max: 60 * SECOND,
+            requests_max: self.requests_max,
+            requests_per_session_max: 150,
+        }
+    }
+
     /// Kept holds with longer leases than this outlive the broker, if any do.
     fn kept_from_ns(&self) -> Option<u64> {
         self.durable.then_some(self.idle_ns_max)

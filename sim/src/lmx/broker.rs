@@ -45,6 +45,7 @@ impl Driver<'_> {
         self.engine.note(BROKER, Kind::Start, String::new);
         let now = self.now(BROKER);
         let setup = self.setup;
+        let limits = setup.limits();
         let draws = self.engine.world.draws.of(0x6272_6f6b);
         let durability = if setup.durable {
             Durability::Durable(self.broker.disk.clone())
@@ -58,7 +59,13 @@ impl Driver<'_> {
         );
         let config = BrokerConfig {
             table: TableConfig {
-                requests_max: setup.requests_max,
+                requests_max: limits.requests_max,
+                requests_per_session_max: limits.requests_per_session_max,
+                keys_per_request_max: limits.keys_per_request_max,
+                key_bytes_max: limits.key_bytes_max,
+                label_bytes_max: limits.label_bytes_max,
+                lease_max: Duration::from_nanos(limits.lease_ns_max),
+                lock_delay_max: Duration::from_nanos(limits.lock_delay_ns_max),
                 hash_seed: [draws.bits(1), draws.bits(2)],
                 first_token: FencingToken::FIRST,
                 ..TableConfig::default()
@@ -139,7 +146,9 @@ impl Driver<'_> {
             return;
         };
         let bytes = state.to_broker.peek(count);
-        self.ledger.heard(now.as_nanos(), &mut state.tap, bytes);
+        let at_once = broker.wants_input(id) && broker.poll_timeout().is_none_or(|due| due > now);
+        self.ledger
+            .heard(now.as_nanos(), &mut state.tap, bytes, at_once);
         broker.handle_input(now, id, bytes);
         state.to_broker.pop(count);
         self.after_broker();

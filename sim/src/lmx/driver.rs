@@ -143,7 +143,12 @@ impl<'p> Driver<'p> {
             clients: Vec::new(),
             conns: Vec::with_capacity(64),
             closing: false,
-            ledger: Ledger::new(setup.keys, plan.ops_bound(), setup.kept_from_ns()),
+            ledger: Ledger::new(
+                setup.keys,
+                plan.ops_bound(),
+                setup.kept_from_ns(),
+                setup.limits(),
+            ),
             unjudged: unjudged(plan),
             alarms: vec![Alarm::NEVER; usize::from(engine.nodes())],
             stamp: 0,

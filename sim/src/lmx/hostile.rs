@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use lmx_core::table::Conversion;
 use lmx_core::wire::{
     AcquireFields, Answer, Command, Hello, MAGIC, Reply, Request, SeqBuf, Ticket, WantFields, frame,
 };
-use lmx_core::{FencingToken, Mode, RequestId};
+use lmx_core::{FencingToken, Mode, RequestId, Wait};
 use serde::{Deserialize, Serialize};
 
 use super::broker::{key_bytes, request_id};
@@ -13,8 +14,10 @@ use super::conns::write;
 use super::driver::{ClientNode, Driver};
 use super::net::Way;
 use crate::marks::sometimes;
+use crate::oracle::ledger::Limits;
 use crate::plan::fault::NodeId;
 use crate::plan::{Action, Op};
+use crate::rng::Draws;
 use crate::trace::Kind;
 
 /// What somebody hostile does.
@@ -57,6 +60,11 @@ pub enum Hostile {
     },
     /// Asks many questions and reads no answer.
     NeverReads(u32),
+    /// Asks for what is just beyond a limit, or just within it, and for what makes no sense.
+    Limits {
+        /// Which key decent requests are for.
+        key: u32,
+    },
     /// Goes on with its session, if it has had one, and claims to hold what another wants.
     Claim {
         /// Whose request.
@@ -240,6 +248,11 @@ impl Driver<'_> {
                     session.acquire(&mut bytes, id, key);
                 }
             }
+            Hostile::Limits { key } => {
+                bytes.extend_from_slice(&MAGIC);
+                session.hello(&mut bytes);
+                session.at_limits(&mut bytes, draws, key, self.setup.limits());
+            }
             Hostile::Claim { op: other } => {
                 bytes.extend_from_slice(&MAGIC);
                 session.resume(&mut bytes, ticket);
@@ -305,6 +318,108 @@ impl Session {
         with_fields(id, key, |fields| {
             self.send(bytes, Command::Acquire(fields));
         });
+    }
+
+    /// Some commands beyond one limit each, or at it.
+    fn at_limits(&mut self, bytes: &mut Vec<u8>, draws: Draws, key: u32, limits: Limits) {
+        let ids = draws.of(1);
+        for n in 0..draws.between(0, 1, 12) {
+            let id = u128::from(ids.bits(n)) << 64 | u128::from(u32::MAX);
+            let id = RequestId::from_u128(id);
+            self.at_a_limit(bytes, draws.of(n + 2), id, key, limits);
+        }
+    }
+
+    /// One command beyond one limit or, as often, at it.
+    fn at_a_limit(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        draws: Draws,
+        id: RequestId,
+        key: u32,
+        limits: Limits,
+    ) {
+        let beyond = draws.between(1, 0, 1);
+        let long = |max: u32| vec![b'x'; max as usize + beyond as usize];
+        let long_key = long(limits.key_bytes_max);
+        let label = long(limits.label_bytes_max);
+        let some_key = key_bytes(key);
+        let mode = match draws.between(2, 0, 3) {
+            0 => Mode::Shared,
+            _ => Mode::Exclusive,
+        };
+        let what = draws.between(3, 0, 13);
+        let mut wants: Vec<(&[u8], Mode)> = vec![(&some_key, mode)];
+        let many: Vec<[u8; 2]> = (0..limits.keys_per_request_max as u8 + beyond as u8)
+            .map(|n| [b'm', n])
+            .collect();
+        match what {
+            0 => wants.clear(),
+            1 => wants = many.iter().map(|key| (key.as_slice(), mode)).collect(),
+            2 => wants.push((&some_key, mode)),
+            3 => wants[0].0 = b"",
+            4 => wants[0].0 = &long_key,
+            // Of a key of its own: whoever names a larger capacity gives it to the others, too.
+            5 => {
+                let permits = if beyond == 1 { 0 } else { 3 };
+                wants[0].0 = b"permits";
+                wants[0].1 = Mode::Semaphore {
+                    capacity: 3,
+                    permits,
+                };
+            }
+            6 => {
+                wants[0].0 = b"permits";
+                wants[0].1 = Mode::Semaphore {
+                    capacity: 3,
+                    permits: 3 + beyond as u32,
+                };
+            }
+            _ => {}
+        }
+        let mut buffer = [0; 1024];
+        let mut list = SeqBuf::new(&mut buffer);
+        for (key, mode) in wants {
+            list.push(&WantFields { key, mode });
+        }
+        let mut fields = AcquireFields::new(id, list.finish());
+        fields.wait = match draws.between(4, 0, 3) {
+            0 => Wait::Forever,
+            1 => Wait::For(Duration::from_millis(20)),
+            _ => Wait::No,
+        };
+        let lease = Duration::from_nanos(limits.lease_ns_max + beyond);
+        match what {
+            7 => fields.label = &label,
+            8 => fields.lease = Some(Duration::ZERO),
+            9 => fields.lease = Some(lease),
+            10 => fields.lock_delay = Duration::from_nanos(limits.lock_delay_ns_max + beyond),
+            11 => {
+                self.send(bytes, Command::Acquire(fields));
+                for lease in [Some(lease), Some(Duration::ZERO), None] {
+                    self.send(bytes, Command::Renew { id, lease });
+                }
+                self.send(bytes, Command::Cancel { id });
+                return self.send(bytes, Command::Release { id });
+            }
+            12 => {
+                for key in [&b""[..], &long_key, &some_key] {
+                    self.send(bytes, Command::Inspect { key, skip: 0 });
+                }
+                let key = if beyond == 1 { &long_key } else { &b""[..] };
+                return self.send(bytes, Command::ForceReleaseKey { key });
+            }
+            13 => {
+                let to = Conversion::Upgrade;
+                self.send(bytes, Command::Acquire(fields));
+                self.send(bytes, Command::Convert { id, to });
+                self.send(bytes, Command::Acquire(fields));
+            }
+            _ => {}
+        }
+        self.send(bytes, Command::Acquire(fields));
+        self.send(bytes, Command::Cancel { id });
+        self.send(bytes, Command::Release { id });
     }
 
     /// Under the first token of all: with a later one than its own, a kept hold would have

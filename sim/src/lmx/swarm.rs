@@ -306,7 +306,10 @@ fn hostile(draw: &mut Sequence, mix: &Mix, id: u32) -> Hostile {
     if draw.percent(mix.claims) {
         return Hostile::Claim { op: other };
     }
-    match draw.below(13) {
+    match draw.below(17) {
+        13.. => Hostile::Limits {
+            key: draw.below(u64::from(mix.keys)) as u32,
+        },
         0 => Hostile::Garbage(draw.skewed(1, 300) as u32),
         1 => Hostile::NativeGarbage(draw.skewed(1, 300) as u32),
         2 => Hostile::Truncated,

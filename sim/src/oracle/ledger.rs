@@ -7,11 +7,13 @@
 //!
 //! ```text
 //! heard.rs     what reaches the broker: noted          books.rs     what is known
+//! answers.rs   what that must be answered
 //! said.rs      what it answers: judged                 restart.rs   what must outlive it
 //! ends.rs      every end has a reason                  grants.rs    every grant is right
 //! presence.rs  nothing outstays its time               circles.rs   nobody waits for himself
 //! ```
 
+mod answers;
 mod books;
 mod circles;
 mod ends;
@@ -28,6 +30,8 @@ use lmx_core::{FencingToken, Key};
 
 use super::Property;
 use super::wire::{Frames, Lines};
+use answers::Expected;
+pub(crate) use answers::Limits;
 use books::{KeyBook, Place, Request, Session};
 
 /// A verdict: what was broken, and how.
@@ -41,7 +45,7 @@ pub(crate) struct Tap {
     lines: Lines,
     said: Frames,
     /// Commands that have no answer yet, by their tags.
-    open: Vec<(u32, Open)>,
+    open: Vec<(u32, Open, Option<Expected>)>,
     session: Option<u64>,
     /// The broker was seen to count the session as this connection's.
     is_bound: bool,
@@ -110,6 +114,15 @@ pub(crate) struct Ledger {
     complete: bool,
     booted: bool,
     has_restarted: bool,
+    /// It died before.
+    has_been_down: bool,
+    /// It may keep from granting what it could for want of something written down.
+    may_stall: bool,
+    limits: Limits,
+    /// It was in its grace period when it was last looked at.
+    in_grace: bool,
+    /// How often keys were asked for.
+    asks: u32,
     /// The broker's time when it was last looked at in this run.
     looked_ns: Option<u64>,
     settled: u64,
@@ -127,7 +140,7 @@ struct Look {
 impl Ledger {
     /// For keys named by [`key_name`], and operations below `ops`. A durable broker keeps
     /// those kept holds whose leases are longer than `kept_from_ns`.
-    pub(crate) fn new(keys: u32, ops: usize, kept_from_ns: Option<u64>) -> Self {
+    pub(crate) fn new(keys: u32, ops: usize, kept_from_ns: Option<u64>, limits: Limits) -> Self {
         Self {
             keys: (0..keys).map(|key| KeyBook::new(key_name(key))).collect(),
             requests: vec![Request::default(); ops],
@@ -144,6 +157,11 @@ impl Ledger {
             complete: true,
             booted: false,
             has_restarted: false,
+            has_been_down: false,
+            may_stall: kept_from_ns.is_some(),
+            limits,
+            in_grace: false,
+            asks: 0,
             looked_ns: None,
             settled: 0,
         }
@@ -176,10 +194,11 @@ impl Ledger {
             key.look(broker);
         }
         let grace_until = broker.grace_until();
+        self.in_grace = grace_until.is_some_and(|until| until.as_nanos() > now_ns);
         let verdict = self.compare(Look {
             now_ns,
             slept_ns: now_ns.saturating_sub(looked_ns),
-            in_grace: grace_until.is_some_and(|until| until.as_nanos() > now_ns),
+            in_grace: self.in_grace,
         });
         if self.settled.is_multiple_of(CHECK_EVERY) {
             broker.table().check();

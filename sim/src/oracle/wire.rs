@@ -2,6 +2,10 @@
 //! is asked and what it says is not taken from the code that is judged. Of live-mutex's
 //! lines, only which requests they make.
 
+mod replies;
+
+pub(crate) use replies::{KeyShown, Kind, RequestShown, Said, Welcome, reply};
+
 use crate::plan::Mode;
 
 /// A command, as far as the oracle looks at it.
@@ -26,8 +30,27 @@ pub(crate) enum Heard {
         downgrade: bool,
     },
     Goodbye,
-    /// Changes nothing.
-    Question,
+    /// One key, without the first so many who hold it or wait for it.
+    Inspect {
+        key: Vec<u8>,
+        skip: u32,
+    },
+    /// The keys in use from there on.
+    List {
+        start: u32,
+    },
+    Status,
+    Ping,
+}
+
+impl Heard {
+    /// Whether it changes nothing.
+    pub(crate) const fn is_question(&self) -> bool {
+        matches!(
+            self,
+            Self::Inspect { .. } | Self::List { .. } | Self::Status | Self::Ping
+        )
+    }
 }
 
 /// A request for keys.
@@ -38,31 +61,10 @@ pub(crate) struct Asked {
     pub(crate) lease_ns: Option<u64>,
     pub(crate) wait_ns: Option<u64>,
     pub(crate) keep: bool,
+    pub(crate) label: Vec<u8>,
     /// Zero for nobody.
     pub(crate) owner: u32,
     pub(crate) lock_delay_ns: u64,
-}
-
-/// A reply, as far as the oracle looks at it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    Welcome(Welcome),
-    Granted { id: u128, token: u64 },
-    Released(u128),
-    Renewed { id: u128, deadline_ns: Option<u64> },
-    Cancelled(u128),
-    ForceReleased,
-    Fault { taken_over: bool },
-    Other,
-}
-
-/// What a client is told of its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Welcome {
-    pub(crate) incarnation: u64,
-    pub(crate) session: u64,
-    pub(crate) window_ns: u64,
-    pub(crate) resumed: bool,
 }
 
 /// Cuts a stream into the bodies of frames.
@@ -259,7 +261,7 @@ impl<'a> Reader<'a> {
         };
         let keep = self.flag()?;
         let _contended = self.flag()?;
-        let _label = self.bytes()?;
+        let label = self.bytes()?.to_vec();
         let owner = self.maybe(Self::small)?.unwrap_or(0);
         let lock_delay_ns = self.duration_ns()?;
         Some(Asked {
@@ -268,6 +270,7 @@ impl<'a> Reader<'a> {
             lease_ns,
             wait_ns,
             keep,
+            label,
             owner,
             lock_delay_ns,
         })
@@ -306,7 +309,15 @@ pub(crate) fn command(body: &[u8]) -> Option<(u32, Heard)> {
             let asked = reader.asked()?;
             Heard::Reclaim(asked, reader.number()?)
         }
-        9..=12 => Heard::Question,
+        9 => Heard::Ping,
+        10 => Heard::List {
+            start: reader.small()?,
+        },
+        11 => Heard::Inspect {
+            key: reader.bytes()?.to_vec(),
+            skip: reader.small()?,
+        },
+        12 => Heard::Status,
         13 => Heard::Goodbye,
         _ => return None,
     };
@@ -318,43 +329,6 @@ pub(crate) fn asked_in_line(line: &[u8]) -> Option<u128> {
     let line: serde_json::Value = serde_json::from_slice(line).ok()?;
     let uuid = line["uuid"].as_str().filter(|_| line["type"] == "lock")?;
     u128::from_str_radix(&uuid.replace('-', ""), 16).ok()
-}
-
-/// A reply's tag, the broker's time in it, and what it says. `None` if it is none.
-pub(crate) fn reply(body: &[u8]) -> Option<(u64, u32, Said)> {
-    let mut reader = Reader(body);
-    let now_ns = reader.number()?;
-    let tag = reader.small()?;
-    let said = match reader.number()? {
-        0 => {
-            let (incarnation, session) = (reader.number()?, reader.number()?);
-            let _secret = reader.raw(16)?;
-            let resumed = reader.number()? == 1;
-            Said::Welcome(Welcome {
-                incarnation,
-                session,
-                window_ns: reader.duration_ns()?,
-                resumed,
-            })
-        }
-        1 => Said::Granted {
-            id: reader.id()?,
-            token: reader.number()?,
-        },
-        5 => Said::Released(reader.id()?),
-        7 => Said::Renewed {
-            id: reader.id()?,
-            deadline_ns: reader.maybe(Reader::number)?,
-        },
-        9 => Said::Cancelled(reader.id()?),
-        11 => Said::ForceReleased,
-        23 => Said::Fault {
-            taken_over: reader.number()? == 8,
-        },
-        2..=24 => Said::Other,
-        _ => return None,
-    };
-    Some((now_ns, tag, said))
 }
 
 /// Whether this is how a stream begins that ends with a fault, and says nothing else.

@@ -11,6 +11,8 @@ pub(super) struct Request {
     /// `None` for one that came in another dialect, about which nothing was read.
     pub(super) session: Option<u64>,
     pub(super) keep: bool,
+    /// What its label is known by.
+    pub(super) label: u64,
     /// On whose behalf; zero for nobody's.
     pub(super) owner: u32,
     pub(super) lock_delay_ns: u64,
@@ -52,6 +54,7 @@ pub(super) struct Request {
 pub(super) struct Ask {
     pub(super) session: Option<u64>,
     pub(super) keep: bool,
+    pub(super) label: u64,
     pub(super) owner: u32,
     pub(super) lock_delay_ns: u64,
     pub(super) lease_ns: Option<u64>,
@@ -64,6 +67,7 @@ impl Request {
         self.asked = true;
         self.session = ask.session;
         self.keep = ask.keep;
+        self.label = ask.label;
         self.owner = ask.owner;
         self.lock_delay_ns = ask.lock_delay_ns;
         self.lease_ns = ask.lease_ns;
@@ -275,12 +279,27 @@ impl KeyBook {
         let Some(at) = self.new.waiters.iter().position(|waiter| waiter.id == id) else {
             return true;
         };
-        at == 0 && !self.new.is_closed(now_ns) && self.fits(self.new.waiters[at].mode)
+        at == 0
+            && !self.new.is_closed(now_ns)
+            && self.new.fits(self.new.waiters[at].mode, self.capacity)
     }
 
+    /// Whether nobody and nothing keeps one in this mode from being granted on the old page.
+    pub(super) fn is_open(&self, now_ns: u64, mode: Mode) -> bool {
+        let page = &self.old;
+        // The capacity is what the last who asked says it is.
+        let capacity = match mode {
+            Mode::Semaphore { capacity, .. } => capacity,
+            Mode::Exclusive | Mode::Shared => 0,
+        };
+        page.waiters.is_empty() && !page.is_closed(now_ns) && page.fits(mode, capacity)
+    }
+}
+
+impl Page {
     /// Whether one in this mode is compatible with the holders.
-    fn fits(&self, mode: Mode) -> bool {
-        let holders = &self.new.holders;
+    fn fits(&self, mode: Mode, capacity: u32) -> bool {
+        let holders = &self.holders;
         if holders.is_empty() {
             return true;
         }
@@ -295,13 +314,11 @@ impl KeyBook {
                     };
                     taken += permits;
                 }
-                taken <= self.capacity
+                taken <= capacity
             }
         }
     }
-}
 
-impl Page {
     fn clear(&mut self) {
         self.holders.clear();
         self.waiters.clear();

@@ -1,23 +1,28 @@
 //! What reaches the broker: noted, never judged.
 
+use super::answers::{Expected, label_hash};
 use super::books::{Ask, Renewal, Request};
 use super::{Ledger, Open, Tap, index};
 use crate::oracle::wire::{Asked, Frames, Heard, asked_in_line, command};
 use crate::plan::Mode;
 
 impl Ledger {
-    /// Bytes have reached the broker.
-    pub(crate) fn heard(&mut self, now_ns: u64, tap: &mut Tap, bytes: &[u8]) {
+    /// Bytes have reached the broker, which carries them out `at_once`, and before anything else
+    /// that is due, or at some time.
+    pub(crate) fn heard(&mut self, now_ns: u64, tap: &mut Tap, bytes: &[u8], at_once: bool) {
         if tap.closed || (tap.heard.native_so_far() && !tap.heard.is_native()) {
             self.heard = true;
             return;
         }
+        let mut is_first = at_once;
         let mut frames = std::mem::replace(&mut tap.heard, Frames::new(false, 0));
         frames.feed(bytes, |body| {
             let Some((tag, heard)) = command(body) else {
                 return false;
             };
-            self.command(now_ns, tap, tag, heard);
+            let at_once = std::mem::take(&mut is_first);
+            let expected = self.expect(now_ns, tap, &heard, at_once);
+            self.command(now_ns, tap, tag, heard, expected);
             true
         });
         tap.heard = frames;
@@ -31,8 +36,15 @@ impl Ledger {
         }
     }
 
-    fn command(&mut self, now_ns: u64, tap: &mut Tap, tag: u32, heard: Heard) {
-        self.heard |= heard != Heard::Question;
+    fn command(
+        &mut self,
+        now_ns: u64,
+        tap: &mut Tap,
+        tag: u32,
+        heard: Heard,
+        expected: Option<Expected>,
+    ) {
+        self.heard |= !heard.is_question();
         let mut open = Open::Other;
         match heard {
             Heard::Hello { resumes } => self.resuming(now_ns, tap, resumes),
@@ -81,13 +93,14 @@ impl Ledger {
                     request.renewal = Some(Renewal::heard(now_ns, lease_ns));
                 }
             }
-            Heard::Question => {}
+            Heard::Inspect { .. } | Heard::List { .. } | Heard::Status | Heard::Ping => {}
         }
-        tap.open.push((tag, open));
+        tap.open.push((tag, open, expected));
     }
 
     fn asked(&mut self, tap: &Tap, asked: &Asked, reclaimed: Option<u64>) {
         let session = tap.session;
+        self.asks += 1;
         let is_new = self
             .request(asked.id)
             .is_some_and(|request| !request.waiting && request.token.is_none());
@@ -117,6 +130,7 @@ impl Ledger {
         let ask = Ask {
             session,
             keep: asked.keep,
+            label: label_hash(&asked.label),
             owner: asked.owner,
             lock_delay_ns: asked.lock_delay_ns,
             lease_ns: asked.lease_ns,
@@ -134,6 +148,7 @@ impl Ledger {
     /// Of what a live-mutex client asks for, nothing more is read; what was known of an
     /// earlier request under the same id is not true of this one.
     fn asked_in_line(&mut self, id: u128) {
+        self.asks += 1;
         if let Some(request) = self.request(id)
             && !request.waiting
             && request.token.is_none()
@@ -163,7 +178,7 @@ impl Ledger {
     pub(crate) fn connection_lost(&mut self, now_ns: u64, tap: &mut Tap) {
         self.heard = true;
         // Other answers may still be on their way; force is no longer carried out.
-        for (_, open) in &mut tap.open {
+        for (_, open, _) in &mut tap.open {
             if matches!(open, Open::Force { .. }) {
                 self.force_over(&std::mem::replace(open, Open::Other));
             }

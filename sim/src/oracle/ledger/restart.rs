@@ -14,6 +14,7 @@ impl Ledger {
         self.looked_ns = None;
         self.booted = false;
         self.has_restarted = true;
+        self.has_been_down = true;
         self.heard = true;
         for key in &mut self.keys {
             key.old.holders.clear();

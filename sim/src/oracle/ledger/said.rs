@@ -19,7 +19,7 @@ impl Ledger {
                 verdict = Some((Property::Answer, detail));
                 return false;
             };
-            let judged = self.reply(now_ns, tap, (at_ns, tag), said);
+            let judged = self.reply(now_ns, tap, (at_ns, tag), &said);
             verdict = verdict.take().or(judged);
             true
         });
@@ -32,7 +32,7 @@ impl Ledger {
         now_ns: u64,
         tap: &mut Tap,
         (at_ns, tag): (u64, u32),
-        said: Said,
+        said: &Said,
     ) -> Option<Verdict> {
         if at_ns > now_ns {
             let detail = format!("a reply says it is {at_ns} when it is {now_ns}");
@@ -40,14 +40,18 @@ impl Ledger {
         }
         let mut open = Open::Other;
         if tag != 0 {
-            let Some(place) = tap.open.iter().position(|(other, _)| *other == tag) else {
+            let Some(place) = tap.open.iter().position(|(other, ..)| *other == tag) else {
                 let detail = format!("{said:?} answers tag {tag}, which has no question open");
                 return Some((Property::Answer, detail));
             };
-            open = tap.open.swap_remove(place).1;
+            let expected;
+            (_, open, expected) = tap.open.swap_remove(place);
             self.force_over(&open);
+            if let Some(verdict) = expected.and_then(|expected| expected.judge(at_ns, said)) {
+                return Some(verdict);
+            }
         }
-        match said {
+        match *said {
             Said::Welcome(welcome) => self.welcome(tap, at_ns, welcome),
             Said::Granted { id, token } => self.granted(tap, id, token),
             Said::Released(id) | Said::Cancelled(id) => {
@@ -65,7 +69,7 @@ impl Ledger {
                 })
             }
             Said::Renewed { id, deadline_ns } => renewed(&open, at_ns, id, deadline_ns),
-            Said::ForceReleased => self.force_released(&open),
+            Said::ForceReleased { .. } => self.force_released(&open),
             Said::Fault { taken_over } => {
                 tap.closed = true;
                 if taken_over {
@@ -73,7 +77,7 @@ impl Ledger {
                 }
                 None
             }
-            Said::Other => None,
+            _ => None,
         }
     }
 

@@ -1,9 +1,21 @@
 //! Pages that no broker may show, each convicted of the right property.
 
+use super::answers::label_hash;
 use super::books::{Page, Place, Renewal};
-use super::{Ledger, Look};
+use super::{Ledger, Limits, Look, Tap};
 use crate::oracle::Property;
+use crate::oracle::wire::{Asked, Heard, Kind, RequestShown, Said};
 use crate::plan::Mode;
+
+const LIMITS: Limits = Limits {
+    keys_per_request_max: 2,
+    key_bytes_max: 8,
+    label_bytes_max: 8,
+    lease_ns_max: 1_000,
+    lock_delay_ns_max: 1_000,
+    requests_max: 100,
+    requests_per_session_max: 100,
+};
 
 const LOOK: Look = Look {
     now_ns: 1_000,
@@ -24,7 +36,7 @@ fn place(op: u32, token: u64) -> Place {
 
 /// A ledger of one key, in which these operations were asked for.
 fn ledger(asked: &[usize]) -> Ledger {
-    let mut ledger = Ledger::new(1, 4, Some(0));
+    let mut ledger = Ledger::new(1, 4, Some(0), LIMITS);
     ledger.broker_booted();
     for op in asked {
         ledger.requests[*op].asked = true;
@@ -165,4 +177,106 @@ fn a_renewal_counts_from_when_it_was_carried_out_and_once() {
     assert!(renewal.explains(130, Some(160)));
     assert!(!renewal.explains(130, Some(165)));
     assert!(Renewal::heard(100, None).explains(120, None));
+}
+
+/// A connection of session 1.
+fn tap() -> Tap {
+    let mut tap = Tap::new(64);
+    tap.session = Some(1);
+    tap
+}
+
+fn asked(op: u32, wait_ns: Option<u64>) -> Asked {
+    Asked {
+        id: super::request_id(7, op),
+        wants: vec![(b"k0".to_vec(), Mode::Exclusive)],
+        lease_ns: None,
+        wait_ns,
+        keep: false,
+        label: Vec::new(),
+        owner: 0,
+        lock_delay_ns: 0,
+    }
+}
+
+/// Whether that may be answered so, at once.
+fn may_answer(ledger: &Ledger, heard: &Heard, said: &Said) -> bool {
+    let expected = ledger.expect(1_000, &tap(), heard, true);
+    expected.is_none_or(|expected| expected.judge(1_000, said).is_none())
+}
+
+const fn refused(why: Kind, limit: Option<u64>) -> Said {
+    Said::Refused {
+        why,
+        limit,
+        owners: Vec::new(),
+    }
+}
+
+#[test]
+fn a_refusal_has_a_reason_and_a_reason_a_refusal() {
+    let ledger = ledger(&[]);
+    let id = super::request_id(7, 0);
+    let granted = Said::Granted { id, token: 1 };
+    let too_long = refused(Kind::LeaseTooLong, Some(LIMITS.lease_ns_max));
+    let mut longest = asked(0, None);
+    longest.lease_ns = Some(LIMITS.lease_ns_max);
+    let within = Heard::Acquire(longest.clone());
+    assert!(may_answer(&ledger, &within, &granted));
+    assert!(!may_answer(&ledger, &within, &too_long));
+    longest.lease_ns = Some(LIMITS.lease_ns_max + 1);
+    let beyond = Heard::Acquire(longest);
+    assert!(!may_answer(&ledger, &beyond, &granted));
+    assert!(may_answer(&ledger, &beyond, &too_long));
+    let other = refused(Kind::LeaseTooLong, Some(1));
+    assert!(!may_answer(&ledger, &beyond, &other));
+}
+
+#[test]
+fn an_answer_says_what_the_books_say() {
+    let mut ledger = ledger(&[0, 1]);
+    let page = (vec![place(0, 1)], vec![place(1, 0)]);
+    assert_eq!(show(&mut ledger, page.0, page.1), None);
+    ledger.heard = false;
+    ledger.requests[0].label = label_hash(b"");
+    let id = super::request_id(7, 0);
+    let release = Heard::Release(id);
+    assert!(may_answer(&ledger, &release, &Said::Released(id)));
+    assert!(!may_answer(
+        &ledger,
+        &release,
+        &refused(Kind::NotHeld, None)
+    ));
+    let waiting = super::request_id(7, 1);
+    let cancel = Heard::Cancel(waiting);
+    assert!(may_answer(&ledger, &cancel, &Said::Cancelled(waiting)));
+    assert!(!may_answer(
+        &ledger,
+        &cancel,
+        &refused(Kind::AlreadyGranted, None)
+    ));
+    let queued = |ahead| Said::Queued {
+        id: super::request_id(7, 2),
+        ahead,
+    };
+    let ask = Heard::Acquire(asked(2, None));
+    assert!(may_answer(&ledger, &ask, &queued(1)));
+    assert!(!may_answer(&ledger, &ask, &queued(0)));
+    let busy = |waiting| Said::Busy {
+        id: super::request_id(7, 2),
+        key: b"k0".to_vec(),
+        waiting,
+        holders: vec![RequestShown {
+            id,
+            mode: Mode::Exclusive,
+            grant: Some((1, 900, None)),
+            since_ns: 900,
+            keep: false,
+            label: Vec::new(),
+        }],
+    };
+    let try_it = Heard::Acquire(asked(2, Some(0)));
+    assert!(!may_answer(&ledger, &try_it, &queued(1)));
+    assert!(!may_answer(&ledger, &try_it, &busy(0)));
+    assert!(may_answer(&ledger, &try_it, &busy(1)));
 }
