@@ -143,8 +143,11 @@ impl Shared {
         let now = clock::now();
         let result = act(&mut state, now);
         state.dispatch();
+        let is_last = state.awaited == 1;
         state.awaited = state.awaited.saturating_sub(1);
-        if !state.holds_back(now) {
+        let is_few = state.machine.unanswered() <= UNANSWERED_MAX;
+        // With the last of those woken together, all that they ask is there.
+        if !state.holds_back(now) && (is_few || is_last) {
             state.write_at_once();
         }
         settle(state, now);
@@ -399,7 +402,6 @@ impl State {
     /// Writes what the stream takes without waiting. What is left is the driver's.
     fn write_at_once(&mut self) {
         if !self.write_blocked
-            && self.machine.unanswered() <= UNANSWERED_MAX
             && self
                 .poll_write(&mut Context::from_waker(Waker::noop()))
                 .is_err()
