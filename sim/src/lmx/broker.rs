@@ -362,6 +362,17 @@ impl Driver<'_> {
         };
         for (id, conn) in &self.broker.conns {
             let state = &mut self.conns[*conn as usize];
+            let client = self.setup.clients.get(usize::from(state.node) - 1);
+            if matches!(client, Some(super::ClientSetup::Dialect)) {
+                // Only its connection's end tells it that what it held is gone. Once it has
+                // another, it has been told.
+                let node = state.node;
+                let later = &self.conns[*conn as usize + 1..];
+                if broker.is_closing(*id) && later.iter().all(|other| other.node != node) {
+                    self.engine.holds.forget(node);
+                }
+                continue;
+            }
             let Some(session) = Ledger::session(&state.tap) else {
                 continue;
             };
