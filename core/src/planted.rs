@@ -23,6 +23,16 @@ mod switch {
     }
 }
 
+/// An order that is another one in every run: what a map with hash keys of its own shows.
+#[cfg(lmx_planted)]
+pub(crate) fn in_the_order_of_a_map<T: Eq + core::hash::Hash>(
+    values: alloc::vec::Vec<T>,
+) -> alloc::vec::Vec<T> {
+    extern crate std;
+    let set: std::collections::HashSet<T> = values.into_iter().collect();
+    set.into_iter().collect()
+}
+
 #[cfg(lmx_planted)]
 pub(crate) use switch::is_planted;
 #[cfg(lmx_planted)]
@@ -102,6 +112,7 @@ pub const NAMES: &[&str] = &[
     "session-bound-ignored",
     "forgets-to-ask-again",
     "forgets-a-release",
+    "asks-in-the-order-of-a-map",
     "keeps-the-old-clock",
     "holds-on-without-window",
 ];

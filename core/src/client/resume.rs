@@ -171,6 +171,10 @@ impl Client {
             .map(|(id, entry)| (entry.order, *id))
             .collect();
         ids.sort_unstable();
+        #[cfg(lmx_planted)]
+        if planted!("asks-in-the-order-of-a-map") {
+            ids = crate::planted::in_the_order_of_a_map(ids);
+        }
         ids.into_iter().map(|(_, id)| id).collect()
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn mutants(args: &MutantsArgs) -> Result<ExitCode, String> {
             first: args.first,
             end: u64::MAX,
             jobs: 1,
-            check_determinism: false,
+            check_determinism: true,
         };
         let totals = sweep.run(|_, _, _| watch.elapsed() < args.limit);
         let seconds = watch.elapsed().as_secs_f64();
