@@ -49,12 +49,6 @@ pub(crate) struct BusyPoll {
     last_rest: u32,
     /// Waits since then.
     since_rest: u32,
-    /// Set for a thread that has no tie to any other: see [`moving`](Self::moving).
-    moves: bool,
-    /// Waits since it last moved.
-    since_move: u32,
-    /// Set when it is to move now.
-    is_to_move: bool,
 }
 
 /// How a wait ended.
@@ -72,15 +66,6 @@ impl BusyPoll {
         let mut busy_poll = Self::of(Duration::ZERO);
         busy_poll.set_awake_max(awake_max);
         busy_poll
-    }
-
-    /// Whoever loses the processor moves to another one, and rests only if it soon loses that,
-    /// too. A thread is woken where its waker runs, however idle the others are, and two that
-    /// answer each other then share one processor for good. For threads that all others wait
-    /// for: who is moved away from his own partner gains nothing.
-    pub(crate) const fn moving(mut self) -> Self {
-        self.moves = true;
-        self
     }
 
     /// One that has learned that waits are short.
@@ -104,9 +89,6 @@ impl BusyPoll {
             rest: 0,
             last_rest: 0,
             since_rest: 0,
-            moves: false,
-            since_move: REST_WAITS.0,
-            is_to_move: false,
         }
     }
 
@@ -132,7 +114,6 @@ impl BusyPoll {
                 awake = clock::now().saturating_duration_since(begun);
                 if is_over || timeout.is_some_and(|timeout| awake >= timeout) {
                     self.handle_wait(Wait { took: awake, awake });
-                    self.move_on();
                     return Ok(());
                 }
                 if awake >= self.awake_max {
@@ -148,7 +129,6 @@ impl BusyPoll {
         )?;
         let took = clock::now().saturating_duration_since(begun);
         self.handle_wait(Wait { took, awake });
-        self.move_on();
         Ok(())
     }
 
@@ -186,16 +166,9 @@ impl BusyPoll {
 
     fn handle_wait(&mut self, wait: Wait) {
         self.since_rest = self.since_rest.saturating_add(1);
-        self.since_move = self.since_move.saturating_add(1);
         self.rest = self.rest.saturating_sub(1);
         if wait.awake >= self.overrun() {
-            if self.moves && self.since_move > REST_WAITS.0 {
-                self.is_to_move = true;
-                self.since_move = 0;
-                return;
-            }
-            let chances = 1 + u32::from(self.moves);
-            let is_soon = self.since_rest < self.last_rest + REST_WAITS.0 * chances;
+            let is_soon = self.since_rest < self.last_rest + REST_WAITS.0;
             let next = if is_soon {
                 self.last_rest * REST_GROWTH
             } else {
@@ -210,32 +183,7 @@ impl BusyPoll {
             self.points = self.points.saturating_sub(POINTS_OF_LONG);
         }
     }
-
-    fn move_on(&mut self) {
-        if std::mem::take(&mut self.is_to_move) {
-            leave_processor();
-        }
-    }
 }
-
-/// Goes on on another processor, if this thread may use any other.
-#[cfg(target_os = "linux")]
-fn leave_processor() {
-    use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
-
-    let Ok(allowed) = sched_getaffinity(None) else {
-        return;
-    };
-    let mut others = allowed;
-    others.unset(sched_getcpu());
-    // It fails, and changes nothing, if there are none.
-    if sched_setaffinity(None, &others).is_ok() {
-        let _ = sched_setaffinity(None, &allowed);
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn leave_processor() {}
 
 #[cfg(test)]
 mod tests;

@@ -113,7 +113,7 @@ pub(super) fn start(
         writer,
         paused_until: None,
         buffer: vec![0; READ_BYTES_MAX].into_boxed_slice(),
-        busy_poll: BusyPoll::new(busy_poll).moving(),
+        busy_poll: BusyPoll::new(busy_poll),
         _ending: ending,
     };
     thread::Builder::new()

@@ -103,38 +103,3 @@ fn after_a_long_time_without_trouble_the_rest_is_short_again() {
     busy.handle_wait(overrun());
     assert_eq!(busy.rest, REST_WAITS.0);
 }
-
-#[test]
-fn who_moves_rests_only_if_the_next_processor_is_soon_lost_too() {
-    let mut moving = busy().moving();
-    for _ in 0..10 {
-        moving.handle_wait(overrun());
-        assert!(std::mem::take(&mut moving.is_to_move));
-        assert!(moving.stays_awake());
-        for _ in 0..REST_WAITS.0 {
-            moving.handle_wait(short());
-        }
-    }
-    for rest in [1 << 6, 1 << 9, 1 << 10, 1 << 10] {
-        moving.handle_wait(overrun());
-        assert!(std::mem::take(&mut moving.is_to_move));
-        moving.handle_wait(overrun());
-        assert!(!moving.is_to_move);
-        assert_eq!(moving.rest, rest);
-        for _ in 0..rest {
-            assert!(!moving.stays_awake());
-            moving.handle_wait(short());
-        }
-        assert!(moving.stays_awake());
-    }
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn moving_leaves_the_processors_that_may_be_used_as_they_were() {
-    use rustix::thread::sched_getaffinity;
-
-    let before = sched_getaffinity(None).unwrap();
-    leave_processor();
-    assert_eq!(sched_getaffinity(None).unwrap(), before);
-}
