@@ -1,16 +1,16 @@
 //! What the core's benchmarks repeat: one turn is one cycle of locking and unlocking.
 
+mod table;
+
 use std::time::Duration;
 
 use lmx_core::broker::{Broker, BrokerConfig, ConnectionId};
-use lmx_core::storage::Growable;
 use lmx_core::wire::{
     self, AcquireFields, Answer, Command, Hello, Reply, Request, SeqBuf, WantFields, frame,
 };
-use lmx_core::{
-    Acquire, Acquired, Event, FencingToken, Grant, Instant, Key, LockTable, Mode, RequestId,
-    SessionId, TableConfig, Want,
-};
+use lmx_core::{Acquired, Event, FencingToken, Grant, Instant, Mode, RequestId};
+
+pub(crate) use table::Table;
 
 /// Makes ready, and returns one turn.
 pub(crate) type Workload = fn() -> Box<dyn FnMut()>;
@@ -33,84 +33,6 @@ pub(crate) const ALL: &[(&str, Workload)] = &[
 
 const LEASE: Duration = Duration::from_secs(30);
 const KEY: &[u8; 24] = b"a key of 24 bytes, hot!!";
-
-/// A lock table with one session and a clock.
-pub(crate) struct Table {
-    locks: LockTable<Growable>,
-    session: SessionId,
-    now: u64,
-    id: u128,
-}
-
-impl Table {
-    /// With nothing held.
-    pub(crate) fn new() -> Self {
-        let mut locks = LockTable::new(TableConfig::default()).expect("the defaults go together");
-        let session = locks
-            .open_session(Instant::EPOCH, Duration::ZERO)
-            .expect("it is the first");
-        Self {
-            locks,
-            session,
-            now: 0,
-            id: 0,
-        }
-    }
-
-    fn tick(&mut self) -> Instant {
-        self.now += 1_000;
-        Instant::from_nanos(self.now)
-    }
-
-    /// Asks for a key, under the next id.
-    pub(crate) fn acquire(&mut self, key: &[u8], lease: Option<Duration>) -> (RequestId, Acquired) {
-        let now = self.tick();
-        self.id += 1;
-        let id = RequestId::from_u128(self.id);
-        let wants = [Want {
-            key: Key::new(key, u32::MAX).expect("it has bytes"),
-            mode: Mode::Exclusive,
-        }];
-        let want = Acquire {
-            lease,
-            ..Acquire::new(id, &wants)
-        };
-        let acquired = self.locks.acquire(now, self.session, &want);
-        (id, acquired.expect("it is within the limits"))
-    }
-
-    /// Gives it back.
-    pub(crate) fn release(&mut self, id: RequestId) {
-        let now = self.tick();
-        self.locks
-            .release(now, self.session, id)
-            .expect("it is held");
-    }
-
-    /// Lets pass the time until the next lease ends and then `more`, and polls every event
-    /// of that: how many there were.
-    pub(crate) fn expire(&mut self, more: Duration) -> usize {
-        let due = self.locks.poll_timeout().expect("there is a lease");
-        let now = due + more;
-        self.now = now.as_nanos();
-        let mut count = 0;
-        while self.locks.poll_timeout().is_some_and(|due| due <= now) {
-            self.locks.handle_timeout(now);
-            count += self.events();
-        }
-        count
-    }
-
-    fn events(&mut self) -> usize {
-        let mut count = 0;
-        while let Some(session) = self.locks.poll_session() {
-            while self.locks.poll_event(session).is_some() {
-                count += 1;
-            }
-        }
-        count
-    }
-}
 
 fn table_cycle(lease: Option<Duration>) -> Box<dyn FnMut()> {
     let mut table = Table::new();
