@@ -18,6 +18,7 @@ mod hold;
 mod invariants;
 mod owners;
 mod parts;
+mod plain;
 mod request;
 mod session;
 mod slots;
@@ -44,6 +45,8 @@ use ::core::time::Duration;
 
 use self::backlog::Touches;
 use self::core::{Core, CoreRef};
+use self::plain::Hashes;
+use crate::arena::NONE;
 use crate::config::ConfigError;
 use crate::hash::Hasher;
 use crate::storage::{Spare, Storage};
@@ -103,7 +106,7 @@ impl<S: Storage> LockTable<S> {
             });
         }
         // Nothing else that is due makes room for one.
-        self.at(now, Touches::Sessions);
+        self.at(now, || Touches::Sessions);
         let spare = Spare {
             sessions: 1,
             ..Spare::default()
@@ -119,7 +122,7 @@ impl<S: Storage> LockTable<S> {
     ///
     /// [`SessionError`] if there is no such session.
     pub fn disconnect(&mut self, now: Instant, session: SessionId) -> Result<(), SessionError> {
-        let now = self.at(now, Touches::Session(session));
+        let now = self.at(now, || Touches::Session(session));
         self.core().disconnect(now, session)
     }
 
@@ -130,7 +133,7 @@ impl<S: Storage> LockTable<S> {
     ///
     /// [`ResumeError::Unknown`] if it has ended.
     pub fn resume(&mut self, now: Instant, session: SessionId) -> Result<(), ResumeError> {
-        self.at(now, Touches::Session(session));
+        self.at(now, || Touches::Session(session));
         self.core().resume(session)
     }
 
@@ -140,7 +143,7 @@ impl<S: Storage> LockTable<S> {
     ///
     /// [`SessionError`] if there is no such session.
     pub fn close_session(&mut self, now: Instant, session: SessionId) -> Result<(), SessionError> {
-        let now = self.at(now, Touches::Session(session));
+        let now = self.at(now, || Touches::Session(session));
         self.core().close_session(now, session)
     }
 
@@ -156,14 +159,18 @@ impl<S: Storage> LockTable<S> {
         by: SessionId,
         want: &Acquire<'_>,
     ) -> Result<Acquired, AcquireError> {
-        let now = self.at(now, Touches::Wants(want));
-        let checked = self.check_and_reserve(want);
-        match self.core().acquire(now, by, want, checked) {
-            Err(AcquireError::Full { .. }) if self.catch_up_entirely(now) => {
-                self.core().acquire(now, by, want, checked)
+        let now = self.at(now, || Touches::Wants(want));
+        let mut core = self.core();
+        let mut hashes = None;
+        if let Some(one) = plain::only_key(want, core.config)
+            && let Some(seen) = core.as_ref().look(by, want, one)
+        {
+            if core.as_ref().is_free(&seen) {
+                return Ok(Acquired::Granted(core.take_free(now, want, one, &seen)));
             }
-            answer => answer,
+            hashes = Some(seen.hashes());
         }
+        self.acquire_in_general(now, by, want, hashes)
     }
 
     /// Gives a hold of `by` back, or a kept one that has outlived its session.
@@ -177,8 +184,15 @@ impl<S: Storage> LockTable<S> {
         by: SessionId,
         id: RequestId,
     ) -> Result<(), ReleaseError> {
-        let now = self.at(now, Touches::Request(id));
-        self.core().release(now, by, id)
+        let now = self.at(now, || Touches::Request(id));
+        let mut core = self.core();
+        let hash = core.as_ref().hash_id(id);
+        let request = core.as_ref().find_request_hashed(id, hash);
+        if request != NONE && core.as_ref().is_lone_hold(by, request) {
+            core.give_back(request, hash);
+            return Ok(());
+        }
+        self.core().release(now, by, request, hash)
     }
 
     /// Moves the end of a live hold to `now + lease`, or with `None` to the session's end.
@@ -204,7 +218,7 @@ impl<S: Storage> LockTable<S> {
             }
             _ => {}
         }
-        let now = self.at(now, Touches::Request(id));
+        let now = self.at(now, || Touches::Request(id));
         let deadline = self.core().renew(now, by, id, lease.map_or(0, nanos))?;
         Ok(deadline.map(Instant::from_nanos))
     }
@@ -221,7 +235,7 @@ impl<S: Storage> LockTable<S> {
         by: SessionId,
         id: RequestId,
     ) -> Result<(), CancelError> {
-        let now = self.at(now, Touches::Request(id));
+        let now = self.at(now, || Touches::Request(id));
         self.core().cancel(now, by, id)
     }
 
@@ -240,14 +254,14 @@ impl<S: Storage> LockTable<S> {
         id: RequestId,
         to: Conversion,
     ) -> Result<Option<Grant>, ConvertError> {
-        let now = self.at(now, Touches::Upgrade(id));
+        let now = self.at(now, || Touches::Upgrade(id));
         self.core().convert(now, by, id, to)
     }
 
     /// Ends a hold whoever owns it: every hold of a key, or one request, held or
     /// waiting. Returns how many requests ended; their sessions are told `Revoked`.
     pub fn force_release(&mut self, now: Instant, target: ForceTarget<'_>) -> u32 {
-        let now = self.at(now, Touches::Target(target));
+        let now = self.at(now, || Touches::Target(target));
         self.core().force_release(now, target)
     }
 
@@ -264,20 +278,20 @@ impl<S: Storage> LockTable<S> {
         want: &Acquire<'_>,
         token: FencingToken,
     ) -> Result<Grant, AcquireError> {
-        let now = self.at(now, Touches::Everything);
+        let now = self.at(now, || Touches::Everything);
         let checked = self.check_and_reserve(want);
         self.core().reclaim(now, by, want, checked, token.as_u64())
     }
 
     /// Until `until` nothing is granted (requests queue) but what is reclaimed.
     pub fn begin_grace(&mut self, now: Instant, until: Instant) {
-        self.at(now, Touches::Everything);
+        self.at(now, || Touches::Everything);
         self.core().begin_grace(until.as_nanos());
     }
 
     /// Ends the grace period now.
     pub fn end_grace(&mut self, now: Instant) {
-        let now = self.at(now, Touches::Everything);
+        let now = self.at(now, || Touches::Everything);
         self.core().end_grace(now);
     }
 
@@ -289,7 +303,7 @@ impl<S: Storage> LockTable<S> {
         } else {
             Touches::Sessions
         };
-        let now = self.at(now, touches);
+        let now = self.at(now, || touches);
         self.core().set_token_ceiling(now, ceiling.as_u64());
     }
 
@@ -380,13 +394,19 @@ impl<S: Storage> LockTable<S> {
     /// Takes note of the time, does what is due and could make a difference to what is
     /// touched, and returns the time as it counts.
     #[inline]
-    fn at(&mut self, now: Instant, touches: Touches<'_>) -> u64 {
+    fn at<'t>(&mut self, now: Instant, touches: impl FnOnce() -> Touches<'t>) -> u64 {
         let now = now.as_nanos().max(self.head.now);
         self.head.now = now;
         if now >= self.head.quiet_until {
-            self.core().catch_up(now, touches);
+            self.catch_up(now, touches());
         }
         now
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn catch_up(&mut self, now: u64, touches: Touches<'_>) {
+        self.core().catch_up(now, touches);
     }
 
     /// Does everything that is due, if anything is, and returns whether it was.
@@ -398,16 +418,42 @@ impl<S: Storage> LockTable<S> {
         behind
     }
 
+    /// Asks for what is not as plain as most requests are. `hashes` come only with a request
+    /// of a [single key](plain::only_key).
+    #[inline(never)]
+    fn acquire_in_general(
+        &mut self,
+        now: u64,
+        by: SessionId,
+        want: &Acquire<'_>,
+        hashes: Option<Hashes>,
+    ) -> Result<Acquired, AcquireError> {
+        // Whoever took the hashes found it plain and within the limits.
+        let checked = if hashes.is_some() && self.head.has_vacant_slots() {
+            Ok(())
+        } else {
+            self.check_and_reserve(want)
+        };
+        match self.core().acquire(now, by, want, checked, hashes) {
+            Err(AcquireError::Full { .. }) if self.catch_up_entirely(now) => {
+                self.core().acquire(now, by, want, checked, hashes)
+            }
+            answer => answer,
+        }
+    }
+
     fn check_and_reserve(&mut self, want: &Acquire<'_>) -> Result<(), AcquireError> {
         acquire::check(want, &self.config)?;
-        if !acquire::is_plain(want) || !self.head.has_vacant_slots() {
-            let spare = acquire::spare_for(want);
-            self.storage.reserve(&self.head, &self.config, spare);
-        }
+        let spare = acquire::spare_for(want);
+        self.storage.reserve(&self.head, &self.config, spare);
         Ok(())
     }
 
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "in plain.rs only few of the slices are needed"
+    )]
+    #[inline(always)]
     fn core(&mut self) -> Core<'_> {
         Core {
             head: &mut self.head,

@@ -114,10 +114,12 @@ impl<const LOCKS: usize, const REQUESTS: usize, const SESSIONS: usize, const PIE
         Ok(())
     }
 
+    #[inline]
     fn parts(&mut self) -> Parts<'_> {
         self.all()
     }
 
+    #[inline]
     fn parts_ref(&self) -> PartsRef<'_> {
         self.all_ref()
     }

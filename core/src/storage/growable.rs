@@ -56,10 +56,12 @@ impl Sealed for Growable {
         Ok(())
     }
 
+    #[inline]
     fn parts(&mut self) -> Parts<'_> {
         self.all()
     }
 
+    #[inline]
     fn parts_ref(&self) -> PartsRef<'_> {
         self.all_ref()
     }

@@ -2,22 +2,17 @@
 
 use crate::arena::NONE;
 use crate::arena::Vacant as _;
-use crate::list::{self, Links};
+use crate::list;
 use crate::planted::planted;
 use crate::storage::Spare;
 use crate::table::core::Core;
 use crate::table::extras::has_extras;
-use crate::table::slots::{ClaimSlot, Flags, INLINE_BYTES, Kind, RequestSlot, State};
-use crate::table::text::{Place, hash_of, pieces_of_key, pieces_of_label};
+use crate::table::plain::Hashes;
+use crate::table::slots::{ClaimSlot, Flags, Kind, RequestSlot, State};
+use crate::table::text::{Place, pieces_of_key, pieces_of_label};
 use crate::table::{AcquireError, Acquired, Resource};
 use crate::time::nanos;
-use crate::{Acquire, Key, Mode, SessionId, TableConfig, Wait, Want};
-
-/// Whether `want` needs no more than one slot of a request, a claim and a lock.
-pub(crate) fn is_plain(want: &Acquire<'_>) -> bool {
-    let short = |one: &Want<'_>| one.key.as_bytes().len() <= INLINE_BYTES;
-    matches!(want.wants, [one] if short(one)) && !has_extras(want)
-}
+use crate::{Acquire, Key, Mode, SessionId, TableConfig, Wait};
 
 /// Slots that `want` may need at most.
 pub(crate) fn spare_for(want: &Acquire<'_>) -> Spare {
@@ -97,36 +92,29 @@ enum Entry {
 
 impl Core<'_> {
     /// Asks for `want`, which was [checked](check) with this result and, if it passed,
-    /// has slots [reserved](spare_for).
+    /// has slots [reserved](spare_for). Its `hashes` may be known already.
     pub(crate) fn acquire(
         &mut self,
         now: u64,
         by: SessionId,
         want: &Acquire<'_>,
         checked: Result<(), AcquireError>,
+        hashes: Option<Hashes>,
     ) -> Result<Acquired, AcquireError> {
         let session = self
             .as_ref()
             .find_session(by)
             .ok_or(AcquireError::UnknownSession)?;
-        let hash = self.as_ref().hash_id(want.id);
+        let hash = hashes.map_or_else(|| self.as_ref().hash_id(want.id), |hashes| hashes.id);
         let known = self.as_ref().find_request_hashed(want.id, hash);
         if known != NONE && !planted!("repeat-queues-twice") {
             return self.report(session, known);
         }
         checked?;
-        let first = self.as_ref().place_of(want.wants[0].key);
-        if let [one] = want.wants
-            && self.is_free(&first, session, want)
-        {
-            return Ok(Acquired::Granted(self.take_free(
-                now,
-                session,
-                want,
-                one,
-                (hash, &first),
-            )));
-        }
+        let first = match hashes {
+            Some(hashes) => self.as_ref().place_of_hashed(want.wants[0].key, hashes.key),
+            None => self.as_ref().place_of(want.wants[0].key),
+        };
         let needs = self.survey(want, &first);
         let admitted = needs.admitted && !self.is_stalled();
         if !admitted {
@@ -265,64 +253,6 @@ impl Core<'_> {
         self.parts.requests[request as usize].session = session;
         list::push_back(self.parts.requests, &mut slot.quiet, request);
         Ok(())
-    }
-
-    /// Whether `want`, which is of one key, can have it at once for nobody has it or wants
-    /// it, needs only one slot of each kind, and there is room for those.
-    #[inline]
-    fn is_free(&mut self, place: &Place, session: u32, want: &Acquire<'_>) -> bool {
-        let (head, config) = (&*self.head, self.config);
-        place.lock == NONE
-            && is_plain(want)
-            && self.parts.sessions[session as usize].requests < config.requests_per_session_max
-            && head.requests.used < config.requests_max
-            && head.claims.used < config.claims_max
-            && head.locks.used < config.keys_max
-            && !self.is_stalled()
-    }
-
-    /// Takes a key that [is free](Self::is_free): all of [`enter`](Self::enter) and
-    /// [`hold`](Self::hold), where there is nothing to decide.
-    #[inline]
-    fn take_free(
-        &mut self,
-        now: u64,
-        session: u32,
-        want: &Acquire<'_>,
-        one: &Want<'_>,
-        (hash, place): (u32, &Place),
-    ) -> crate::Grant {
-        let request = self.head.requests.take(self.parts.requests);
-        let claim = self.head.claims.take(self.parts.claims);
-        let lock = self.head.locks.take(self.parts.locks);
-        let (kind, permits) = kind_of(one.mode);
-        let mut slot = ClaimSlot::new(request, lock, kind, permits);
-        slot.links = Links {
-            prev: claim,
-            next: claim,
-        };
-        self.parts.claims[claim as usize] = slot;
-        let mut slot = place.lock_slot(one.key);
-        slot.first = claim;
-        slot.holders = 1;
-        slot.permits = permits;
-        slot.capacity = capacity_of(one.mode);
-        self.parts.locks[lock as usize] = slot;
-        self.parts.requests[request as usize] = RequestSlot {
-            id: want.id.halves(),
-            session,
-            claim,
-            lock,
-            flags: flags_of(want),
-            ..RequestSlot::VACANT
-        };
-        let slot = &mut self.parts.sessions[session as usize];
-        slot.requests += 1;
-        list::push_back(self.parts.requests, &mut slot.quiet, request);
-        self.index_request(request, hash);
-        self.index_lock(lock, place.hash);
-        self.hold(now, request, want.lease.map_or(0, nanos));
-        self.grant_of(request)
     }
 
     /// Looks at the keys: whether they can be had, and what they would need.
@@ -543,11 +473,11 @@ impl Core<'_> {
     /// Makes a lock with this hash of its key findable.
     #[inline]
     pub(crate) fn index_lock(&mut self, lock: u32, hash: u32) {
-        let (head, parts) = (&mut *self.head, &mut self.parts);
-        let (locks, pieces, hasher) = (&*parts.locks, &*parts.pieces, self.hasher);
-        head.lock_index
-            .insert(parts.lock_cells, lock, hash, |slot| {
-                hash_of(&locks[slot as usize], pieces, hasher)
+        let locks = &*self.parts.locks;
+        self.head
+            .lock_index
+            .insert(self.parts.lock_cells, lock, hash, |slot| {
+                locks[slot as usize].hash
             });
     }
 }
@@ -565,7 +495,8 @@ struct Needs {
     pieces: u32,
 }
 
-fn flags_of(want: &Acquire<'_>) -> Flags {
+#[inline]
+pub(crate) fn flags_of(want: &Acquire<'_>) -> Flags {
     let mut flags = Flags::NONE;
     flags.set_if(Flags::KEEP, want.keep);
     flags.set_if(Flags::NOTIFY, want.notify_contended);
@@ -574,14 +505,14 @@ fn flags_of(want: &Acquire<'_>) -> Flags {
 }
 
 /// The capacity that the mode names, zero if it is none of a semaphore.
-const fn capacity_of(mode: Mode) -> u32 {
+pub(crate) const fn capacity_of(mode: Mode) -> u32 {
     match mode {
         Mode::Semaphore { capacity, .. } => capacity,
         Mode::Exclusive | Mode::Shared => 0,
     }
 }
 
-const fn kind_of(mode: Mode) -> (Kind, u32) {
+pub(crate) const fn kind_of(mode: Mode) -> (Kind, u32) {
     match mode {
         Mode::Exclusive => (Kind::Exclusive, 0),
         Mode::Shared => (Kind::Shared, 0),

@@ -5,7 +5,6 @@ use crate::hash::Hasher;
 use crate::list;
 use crate::planted::planted;
 use crate::table::slots::{Flags, Head, State};
-use crate::table::text::hash_of;
 use crate::table::{Parts, PartsRef};
 use crate::timers::Timer;
 use crate::{RequestId, SessionId, TableConfig};
@@ -228,7 +227,7 @@ impl Core<'_> {
     pub(crate) fn free_lock(&mut self, lock: u32) {
         let slot = &self.parts.locks[lock as usize];
         let (has_pieces, first_piece) = (slot.has_pieces(), slot.first_piece());
-        let hash = hash_of(slot, self.parts.pieces, self.hasher);
+        let hash = slot.hash;
         self.head
             .lock_index
             .remove(self.parts.lock_cells, lock, hash);

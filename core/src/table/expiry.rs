@@ -12,7 +12,6 @@ use crate::table::core::Core;
 use crate::table::grant::Lifted;
 use crate::table::session::Ending;
 use crate::table::slots::State;
-use crate::table::text::hash_of;
 use crate::timers::Timer;
 
 impl Core<'_> {
@@ -58,8 +57,7 @@ impl Core<'_> {
         for timer in next {
             let request = &parts.requests[timer.slot as usize];
             if let Some(lock) = parts.locks.get(request.lock as usize) {
-                let hash = hash_of(lock, parts.pieces, hasher);
-                seen ^= self.head.lock_index.peek(parts.lock_cells, hash);
+                seen ^= self.head.lock_index.peek(parts.lock_cells, lock.hash);
             }
         }
         black_box(seen);

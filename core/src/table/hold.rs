@@ -9,14 +9,14 @@ use crate::table::{CancelError, ForceTarget, ReleaseError, RenewError};
 use crate::{RequestId, SessionId};
 
 impl Core<'_> {
+    /// Releases the request in this slot, if there is one, whose id has this hash.
     pub(crate) fn release(
         &mut self,
         now: u64,
         by: SessionId,
-        id: RequestId,
+        request: u32,
+        hash: u32,
     ) -> Result<(), ReleaseError> {
-        let hash = self.as_ref().hash_id(id);
-        let request = self.as_ref().find_request_hashed(id, hash);
         if request == NONE {
             return Err(ReleaseError::NotHeld);
         }

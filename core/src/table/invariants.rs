@@ -220,6 +220,10 @@ impl CoreRef<'_> {
         }
         for lock in self.used_locks() {
             let hash = hash_of(&parts.locks[lock as usize], parts.pieces, hasher);
+            ensure!(
+                parts.locks[lock as usize].hash == hash,
+                "a lock knows its key's hash"
+            );
             let found = head.lock_index.find(parts.lock_cells, hash, |other| {
                 self.same_key(&parts.locks[other as usize], &parts.locks[lock as usize])
             });

@@ -202,6 +202,9 @@ pub(crate) struct LockSlot {
     pub(crate) inline: ShortKey,
     /// Bytes in the key, zero if the slot is vacant, and topmost two marks.
     len_and_marks: u32,
+    /// The hash of the key: kept, for it is needed again when the key is given back.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub(crate) hash: u32,
     /// Its ring of claims: holders in order of their grant, then waiters in order.
     pub(crate) first: u32,
     /// The first waiter in the ring.
@@ -420,10 +423,11 @@ const DELAYED: u32 = 1 << 30;
 const MARKS: u32 = UPGRADE | DELAYED;
 
 impl LockSlot {
-    pub(crate) const fn new(inline: ShortKey, key_bytes: u32) -> Self {
+    pub(crate) const fn new(inline: ShortKey, key_bytes: u32, hash: u32) -> Self {
         Self {
             inline,
             len_and_marks: key_bytes,
+            hash,
             ..Self::VACANT
         }
     }
@@ -524,6 +528,7 @@ impl Vacant for LockSlot {
     const VACANT: Self = Self {
         inline: [0; INLINE_BYTES],
         len_and_marks: 0,
+        hash: 0,
         first: NONE,
         first_waiter: NONE,
         holders: 0,

@@ -107,6 +107,7 @@ impl Snapshot {
         self.head.request_index = Index::new();
         self.head.lock_index = Index::new();
         self.head.owner_index = Index::new();
+        self.locks.iter_mut().for_each(|lock| lock.hash = 0);
     }
 }
 
@@ -185,8 +186,9 @@ impl Core<'_> {
         }
         for lock in 0..self.head.locks.fresh {
             if self.parts.locks[lock as usize].key_bytes() != 0 {
-                let slot = &self.parts.locks[lock as usize];
-                let hash = hash_of(slot, self.parts.pieces, self.hasher);
+                let slot = &mut self.parts.locks[lock as usize];
+                slot.hash = hash_of(slot, self.parts.pieces, self.hasher);
+                let hash = slot.hash;
                 self.index_lock(lock, hash);
             }
         }

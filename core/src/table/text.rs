@@ -3,7 +3,6 @@
 use crate::Key;
 use crate::arena::NONE;
 use crate::hash::{Hasher, ShortKey};
-use crate::index::{Cell, Index};
 use crate::table::core::Core;
 use crate::table::core::CoreRef;
 use crate::table::slots::Head;
@@ -68,7 +67,7 @@ impl Place {
     /// The slot of a lock on `key`, whose place this is, except for the pieces of a long one.
     #[inline]
     pub(crate) fn lock_slot(&self, key: Key<'_>) -> LockSlot {
-        LockSlot::new(self.inline, key.as_bytes().len() as u32)
+        LockSlot::new(self.inline, key.as_bytes().len() as u32, self.hash)
     }
 }
 
@@ -85,12 +84,27 @@ impl CoreRef<'_> {
             return self.place_of_long(key);
         };
         let hash = self.hasher.short_key(&inline, key.len());
-        let (index, cells, locks) = (
-            &self.head.lock_index,
-            self.parts.lock_cells,
-            self.parts.locks,
-        );
-        let lock = find_short(index, cells, locks, hash, (&inline, key.len()));
+        self.place_of_short(inline, key.len(), hash)
+    }
+
+    /// Where a short `key` stands, or would stand, whose hash is known.
+    pub(crate) fn place_of_hashed(&self, key: Key<'_>, hash: u32) -> Place {
+        let key = key.as_bytes();
+        let inline = short(key).expect("it needs no pieces");
+        self.place_of_short(inline, key.len(), hash)
+    }
+
+    #[expect(clippy::inline_always, reason = "as above")]
+    #[inline(always)]
+    fn place_of_short(&self, inline: ShortKey, bytes: usize, hash: u32) -> Place {
+        let locks = self.parts.locks;
+        let lock = self
+            .head
+            .lock_index
+            .find(self.parts.lock_cells, hash, |lock| {
+                let lock = &locks[lock as usize];
+                lock.inline == inline && lock.key_bytes() == bytes
+            });
         Place { hash, lock, inline }
     }
 
@@ -111,22 +125,7 @@ impl CoreRef<'_> {
     }
 }
 
-/// The lock on a short key of so many bytes.
-fn find_short(
-    index: &Index,
-    cells: &[Cell],
-    locks: &[LockSlot],
-    hash: u32,
-    (inline, bytes): (&ShortKey, usize),
-) -> u32 {
-    index.find(cells, hash, |lock| {
-        let lock = &locks[lock as usize];
-        lock.inline == *inline && lock.key_bytes() == bytes
-    })
-}
-
-/// The hash under which a lock is indexed.
-#[inline]
+/// The hash under which a lock on this key is indexed.
 pub(crate) fn hash_of(lock: &LockSlot, pieces: &[Piece], hasher: &Hasher) -> u32 {
     if lock.has_pieces() {
         hasher.long_key(key_of(lock, pieces))
