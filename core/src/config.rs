@@ -128,7 +128,7 @@ impl Default for TableConfig {
             resume_window_max: Duration::from_mins(10),
             lock_delay_max: Duration::from_mins(1),
             deadlock_search_max: 10_000,
-            timers_per_call_max: 1024,
+            timers_per_call_max: 256,
             hash_seed: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344],
             first_token: FencingToken::FIRST,
         }
