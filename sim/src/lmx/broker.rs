@@ -38,6 +38,16 @@ impl BrokerNode {
             _ => false,
         }
     }
+
+    /// It waits for nobody who may have held something of an earlier broker.
+    pub(super) fn has_taken_over(&self) -> bool {
+        let broker = self.broker.as_ref();
+        self.life > 0 && broker.is_some_and(|broker| broker.grace_until().is_none())
+    }
+
+    pub(super) fn is_connected(&self, conn: u32) -> bool {
+        self.conns.iter().any(|(_, other)| *other == conn)
+    }
 }
 
 impl Driver<'_> {
@@ -297,6 +307,7 @@ impl Driver<'_> {
         let verdict = self.ledger.judge_alarm(now_ns, at_ns);
         self.judge(verdict);
         self.arm(BROKER, at);
+        self.note_dialects_cut_off();
         self.record_pages();
     }
 

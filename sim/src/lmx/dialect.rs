@@ -223,6 +223,26 @@ impl Driver<'_> {
         }
     }
 
+    /// Those that an earlier broker cut off, and that are stopped for so long that they have
+    /// not learned of it while this one waited for them. Only the end of a connection tells
+    /// them that what they held is gone.
+    pub(super) fn note_dialects_cut_off(&mut self) {
+        if !self.broker.has_taken_over() {
+            return;
+        }
+        for (node, client) in (1..).zip(&self.clients) {
+            if let ClientNode::Dialect(dialect) = client
+                && dialect.connected
+                && dialect
+                    .conn
+                    .is_some_and(|conn| !self.broker.is_connected(conn))
+                && self.engine.world.paused_until(node).is_some()
+            {
+                self.engine.holds.forget(node);
+            }
+        }
+    }
+
     /// The process leaves: its kernel closes the connection.
     pub(super) fn hang_up(&mut self, node: NodeId) {
         let conns = match self.client(node) {
