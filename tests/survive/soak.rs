@@ -1,7 +1,7 @@
 //! Mixed load for a long time: nothing may be left of it.
 //!
-//! `LMX_SOAK_CYCLES` says how long, or `LMX_SOAK_SECONDS`: 100,000 cycles take about two
-//! minutes on two busy cores.
+//! `LMX_SOAK_SECONDS` says how long, or `LMX_SOAK_CYCLES`: 100,000 cycles take about a minute
+//! on two cores.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
