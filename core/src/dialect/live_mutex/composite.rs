@@ -186,8 +186,9 @@ impl LiveMutex {
             let view = at.table.inspect(key)?;
             let is_full = view.holders_len() >= view.capacity().unwrap_or(1);
             let is_overtaken = view.waiters().next().is_some_and(|first| first.id() != id);
-            // As with plain locks, those before this one.
-            let ahead = view.waiters_len() - u32::from(!is_final);
+            // As with plain locks, those before this one. It is not there if the same request
+            // was asked for before with other keys.
+            let ahead = view.waiters_len().saturating_sub(u32::from(!is_final));
             (is_full || is_overtaken).then_some((name, ahead))
         });
         let mut reply = self.outbox.frame(at.by);
