@@ -5,6 +5,8 @@
 //! once, in a state that the books show; and it is held against the answer only if that is of
 //! the same instant.
 
+use std::hash::{DefaultHasher, Hasher as _};
+
 use super::books::{KeyBook, Place};
 use super::{Ledger, Tap, Verdict, index};
 use crate::oracle::Property;
@@ -96,9 +98,9 @@ const ANY: u32 = u32::MAX;
 
 /// What a label is known by.
 pub(super) fn label_hash(label: &[u8]) -> u64 {
-    label.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    let mut hasher = DefaultHasher::new();
+    hasher.write(label);
+    hasher.finish()
 }
 
 impl Ledger {
