@@ -135,7 +135,7 @@ struct MinimiseArgs {
 struct TraceArgs {
     #[command(flatten)]
     rerun: Rerun,
-    /// Where to: a page of HTML if it ends in `.html`, else JSON for Perfetto and Chrome
+    /// Where to: `.html` is a page to look at, `.json` is for Perfetto and Chrome
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
 }

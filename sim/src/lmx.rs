@@ -15,6 +15,7 @@ pub use hostile::Hostile;
 
 use serde::{Deserialize, Serialize};
 
+use crate::marks::Mark;
 use crate::oracle::ledger::Limits;
 use crate::outcome::{Outcome, RunOptions};
 use crate::plan::{FaultSet, Plan, SECOND};
@@ -44,6 +45,10 @@ impl AnyProtocol for Lmx {
 
     fn contract(&self) -> Option<Contract> {
         None
+    }
+
+    fn marks(&self) -> &'static [Mark] {
+        Mark::ALL
     }
 
     fn plan(&self, seed: u64, faults: FaultSet) -> Plan {

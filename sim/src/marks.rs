@@ -5,64 +5,75 @@
 //! "sometimes assertions").
 
 macro_rules! marks {
-    ($($mark:ident $name:literal,)*) => {
+    (any { $($any:ident $any_name:literal,)* } lmx { $($lmx:ident $lmx_name:literal,)* }) => {
         /// A rare situation.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Mark {
-            $(#[doc = $name] $mark,)*
+            $(#[doc = $any_name] $any,)*
+            $(#[doc = $lmx_name] $lmx,)*
         }
 
         impl Mark {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$mark,)*];
+            /// All of them: LMX's own world can reach each.
+            pub const ALL: &[Self] = &[$(Self::$any,)* $(Self::$lmx,)*];
+
+            /// Those that a run of any protocol can reach.
+            pub const ANY: &[Self] = &[$(Self::$any,)*];
 
             /// The situation in words.
             #[must_use]
             pub const fn name(self) -> &'static str {
-                match self { $(Self::$mark => $name,)* }
+                match self {
+                    $(Self::$any => $any_name,)*
+                    $(Self::$lmx => $lmx_name,)*
+                }
             }
         }
     };
 }
 
 marks! {
-    PausedWaiting "a process was paused while it waited for a lock",
-    PausedHolding "a process was paused while it held a lock",
-    CrashedWaiting "a process crashed while it waited for a lock",
-    CrashedHolding "a process crashed while it held a lock",
-    ServerCrashed "a server crashed while somebody held or waited",
-    ArrivedDead "something arrived at a dead process",
-    ResetUnderWay "a connection broke with something under way",
-    Stalled "something was stalled and arrived late",
-    LateGrant "a grant arrived after its deadline",
-    LongQueue "five or more waited for one key",
-    InputRefused "the broker did not want to read from a connection",
-    ReadSlowly "somebody read a few bytes at a time",
-    Cut "bytes that were written together arrived apart",
-    WindowFull "a writer had to wait for its reader",
-    HalfOpened "a connection broke and one end was not told",
-    GivenUp "the broker gave a connection up by itself",
-    TakenOver "a session was taken over while its old connection looked alive",
-    RestartedFromDisk "a broker started with what its predecessor had made durable",
-    BrokerDiedHolding "a broker died while somebody held",
-    RecordSurvived "a write to disk got through although the broker died meanwhile",
-    SeveralKeys "several keys were granted together",
-    CancelledHolding "a request was cancelled that had just been granted",
-    CancelledWaiting "a request was cancelled while it waited",
-    GrantCrossedCancel "a grant crossed its own cancel on the wire",
-    TimedOut "a request waited as long as it may",
-    Busy "a request that may not wait was refused",
-    DeadlockRefused "a request was refused because it would have closed a circle",
-    Expired "a lease ended under its holder",
-    Unconfirmed "a holder stopped believing because it heard nothing",
-    Revoked "a hold was ended by force",
-    SessionLost "a session ended with its holds",
-    Reopened "a client ended its session and began another",
-    Contended "a holder was told that somebody waits",
-    Downgraded "a hold was downgraded",
-    Upgraded "a hold was upgraded",
-    DialectGranted "a live-mutex client was granted a key",
-    HostileAnswered "somebody hostile was answered",
+    any {
+        PausedWaiting "a process was paused while it waited for a lock",
+        PausedHolding "a process was paused while it held a lock",
+        CrashedWaiting "a process crashed while it waited for a lock",
+        CrashedHolding "a process crashed while it held a lock",
+        ServerCrashed "a server crashed while somebody held or waited",
+        ArrivedDead "something arrived at a dead process",
+        ResetUnderWay "a connection broke with something under way",
+        Stalled "something was stalled and arrived late",
+        LateGrant "a grant arrived after its deadline",
+    }
+    lmx {
+        LongQueue "five or more waited for one key",
+        InputRefused "the broker did not want to read from a connection",
+        ReadSlowly "somebody read a few bytes at a time",
+        Cut "bytes that were written together arrived apart",
+        WindowFull "a writer had to wait for its reader",
+        HalfOpened "a connection broke and one end was not told",
+        GivenUp "the broker gave a connection up by itself",
+        TakenOver "a session was taken over while its old connection looked alive",
+        RestartedFromDisk "a broker started with what its predecessor had made durable",
+        BrokerDiedHolding "a broker died while somebody held",
+        RecordSurvived "a write to disk got through although the broker died meanwhile",
+        SeveralKeys "several keys were granted together",
+        CancelledHolding "a request was cancelled that had just been granted",
+        CancelledWaiting "a request was cancelled while it waited",
+        GrantCrossedCancel "a grant crossed its own cancel on the wire",
+        TimedOut "a request waited as long as it may",
+        Busy "a request that may not wait was refused",
+        DeadlockRefused "a request was refused because it would have closed a circle",
+        Expired "a lease ended under its holder",
+        Unconfirmed "a holder stopped believing because it heard nothing",
+        Revoked "a hold was ended by force",
+        SessionLost "a session ended with its holds",
+        Reopened "a client ended its session and began another",
+        Contended "a holder was told that somebody waits",
+        Downgraded "a hold was downgraded",
+        Upgraded "a hold was upgraded",
+        DialectGranted "a live-mutex client was granted a key",
+        HostileAnswered "somebody hostile was answered",
+    }
 }
 
 /// The marks that a run has reached.

@@ -49,6 +49,53 @@ fn a_failure_says_how_to_go_on() {
     assert_eq!(text(&output.stderr), "");
 }
 
+/// The lines of the block in the simulator's document that begins with `first`, without the
+/// lines that stand for others.
+fn quoted(first: &str) -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/SIMULATOR.md");
+    let document = std::fs::read_to_string(path).expect("it is part of the repository");
+    let (_, block) = document.split_once(first).expect("it is quoted");
+    let lines = block.lines().skip(1).take_while(|line| *line != "```");
+    lines
+        .filter(|line| *line != "...")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_failure_that_the_document_quotes_is_what_is_printed() {
+    let said = text(&output(&["run", "--protocol", "redlock", "--seed", "0"]).stdout);
+    let quoted = quoted("$ lmx-sim run --protocol redlock --seed 0");
+    assert_eq!(quoted.len(), 4);
+    for line in quoted {
+        assert!(
+            said.lines().any(|said| said == line),
+            "{line} is not in:\n{said}"
+        );
+    }
+}
+
+#[test]
+fn only_situations_that_a_protocol_can_reach_are_counted_for_it() {
+    let arguments = ["run", "-p", "redlock-fixed", "--seeds", "0..10"];
+    let said = text(&output(&arguments).stdout);
+    let of = format!(" of {}\n", lmx_sim::Mark::ANY.len());
+    assert!(said.contains(&of), "{said}");
+}
+
+#[test]
+fn a_situation_that_is_required_and_never_reached_is_named() {
+    let output = output(&["run", "--seed", "0", "--faults", "none", "--require-marks"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    for part in [
+        "FAILED: not every rare situation was reached",
+        lmx_sim::Mark::BrokerDiedHolding.name(),
+    ] {
+        assert!(said.contains(part), "{part} is missing in:\n{said}");
+    }
+}
+
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let mut child = lmx_sim()
@@ -82,6 +129,7 @@ fn what_is_wrong_with_a_command_line_is_said() {
         (&["replay", "none"], "neither a seed nor a file"),
         (&["replay", "Cargo.toml"], "is no plan"),
         (&["minimise", "1"], "does not fail"),
+        (&["trace", "1", "-o", "t.txt"], "neither .html"),
         (&["explore", "--clients", "9"], "1 to 5 clients"),
         (
             &[

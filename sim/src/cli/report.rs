@@ -18,6 +18,9 @@ use crate::trace::columns;
 /// Events shown before a failure.
 const LAST: usize = 25;
 
+/// So many rare situations that were never reached are named; more are a short run's.
+const FEW: usize = 5;
+
 pub(super) fn protocols(protocols: &Protocols<'_>, out: &mut Out) -> Result<ExitCode, Problem> {
     for protocol in protocols.all() {
         let contract = protocol.contract();
@@ -33,13 +36,16 @@ pub(super) fn protocols(protocols: &Protocols<'_>, out: &mut Out) -> Result<Exit
 }
 
 /// What many runs added up to, in a few lines.
-pub(super) fn summary(totals: &Totals, wall: Duration) -> String {
+///
+/// `wanted` are the rare situations that could have been reached.
+pub(super) fn summary(totals: &Totals, wanted: &[Mark], wall: Duration) -> String {
     let seconds = wall.as_secs_f64().max(1e-9);
     let hours = as_hours(totals.simulated_ns);
     let mut text = format!(
-        "{} seeds in {seconds:.1} s: {} events ({:.2} M/s), {hours:.2} simulated hours ({:.1} h/s), \
+        "{} {} in {seconds:.1} s: {} events ({:.2} M/s), {hours:.2} simulated hours ({:.1} h/s), \
          {} requests, {} grants\n",
         totals.seeds,
+        if totals.seeds == 1 { "seed" } else { "seeds" },
         totals.events,
         per_second(totals.events, seconds) / 1e6,
         hours / seconds,
@@ -50,17 +56,17 @@ pub(super) fn summary(totals: &Totals, wall: Duration) -> String {
     if !struck.is_empty() {
         let _ = writeln!(text, "faults that struck: {}", struck.join(", "));
     }
-    let reached = Mark::ALL
-        .iter()
-        .filter(|mark| totals.marks.has(**mark))
-        .count();
+    let missing: Vec<&str> = totals.marks.missing(wanted).map(Mark::name).collect();
+    let reached = wanted.len() - missing.len();
     let _ = writeln!(
         text,
         "rare situations reached: {reached} of {}",
-        Mark::ALL.len()
+        wanted.len()
     );
-    for mark in totals.marks.missing(Mark::ALL) {
-        let _ = writeln!(text, "  never: {}", mark.name());
+    if missing.len() <= FEW {
+        for name in missing {
+            let _ = writeln!(text, "  never: {name}");
+        }
     }
     if !totals.waits_us.is_empty() {
         let _ = writeln!(

@@ -1,5 +1,6 @@
 //! `lmx-sim trace`.
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -13,14 +14,21 @@ pub(super) fn trace(
     protocols: &Protocols<'_>,
     out: &mut Out,
 ) -> Result<ExitCode, Problem> {
+    let is_html = match args.output.extension().and_then(OsStr::to_str) {
+        Some("html") => true,
+        Some("json") => false,
+        _ => {
+            let output = args.output.display();
+            return Err(format!(
+                "{output} is neither .html, a page to look at, nor .json, for Perfetto"
+            )
+            .into());
+        }
+    };
     let (plan, outcome) = protocols.rerun(&args.rerun)?;
     let trace = outcome
         .trace
         .ok_or("the run ended in a panic and left no trace")?;
-    let is_html = args
-        .output
-        .extension()
-        .is_some_and(|extension| extension == "html");
     let title = format!("{} seed {}", plan.protocol, plan.seed);
     let text = if is_html {
         html(&trace, &title, outcome.violation.as_ref())

@@ -1,6 +1,7 @@
 //! Protocols of any type, behind one interface.
 
 use super::{Contract, Protocol};
+use crate::marks::Mark;
 use crate::outcome::{Outcome, RunOptions};
 use crate::plan::{FaultSet, Plan};
 
@@ -14,6 +15,9 @@ pub trait AnyProtocol: Sync {
 
     /// What it promises, if it says so in a [`Contract`].
     fn contract(&self) -> Option<Contract>;
+
+    /// The rare situations that its runs can reach.
+    fn marks(&self) -> &'static [Mark];
 
     /// The plan of a seed, with no other faults than these.
     fn plan(&self, seed: u64, faults: FaultSet) -> Plan;
@@ -33,6 +37,10 @@ impl<P: Protocol + Sync> AnyProtocol for P {
 
     fn contract(&self) -> Option<Contract> {
         Some(Protocol::contract(self))
+    }
+
+    fn marks(&self) -> &'static [Mark] {
+        Mark::ANY
     }
 
     fn plan(&self, seed: u64, faults: FaultSet) -> Plan {
