@@ -208,14 +208,19 @@ impl Ledger {
 
     /// Judges the new pages against the old ones, and turns them.
     fn compare(&mut self, look: Look) -> Option<Verdict> {
-        self.begin_anew(look.now_ns);
         let mut verdict = self.judge_restored();
         let token_before = self.token_max;
         self.mark_forced();
         // Several keys of one request change in one transition: all were looked at before
-        // any is judged.
+        // any is judged. And what has ended is judged by what was known of it, before what
+        // has begun since under the same id.
         for place in 0..self.keys.len() {
-            let judged = self.judge(look, place, token_before);
+            let judged = self.judge_old(look, place);
+            verdict = verdict.or(judged);
+        }
+        self.begin_anew(look.now_ns);
+        for place in 0..self.keys.len() {
+            let judged = self.judge_new(look, place, token_before);
             verdict = verdict.or(judged);
         }
         for key in &mut self.keys {
@@ -224,7 +229,7 @@ impl Ledger {
         verdict = verdict.or_else(|| self.judge_circles());
         for at in self.heard_of.drain(..) {
             let request = &mut self.requests[at];
-            (request.heard, request.again, request.anew) = (false, None, false);
+            (request.heard, request.again) = (false, None);
         }
         let counted = self.note_due(look.now_ns);
         let (held, waiting, _, _) = self.counts;
@@ -238,43 +243,46 @@ impl Ledger {
         verdict
     }
 
-    /// One call of the broker may end a session and then carry out what was asked for under
-    /// the id of one of its requests, by another session.
+    /// One call of the broker may end a request and then carry out what somebody else has
+    /// asked for under its id.
     fn begin_anew(&mut self, now_ns: u64) {
-        for at in self.heard_of.clone() {
-            let request = &self.requests[at];
-            let Some(again) = request.again else { continue };
-            let ends_with_session = request.token.is_none() || !request.keep;
-            if again.session == request.session || !ends_with_session {
+        for nth in 0..self.heard_of.len() {
+            let at = self.heard_of[nth];
+            let Some(again) = self.requests[at].again else {
                 continue;
-            }
-            let id = at as u128;
-            let is_over = self.session_is_over(now_ns, id);
-            let may_be_over = request.session.is_none() || self.session_may_be_over(now_ns, id);
-            let request = &mut self.requests[at];
-            request.anew = may_be_over;
-            if is_over {
-                request.begin(again);
+            };
+            let is_it = |place: &&Place| index(place.id) == Some(at);
+            let (old, new) = (self.keys.iter()).fold((None, None), |(old, new), key| {
+                let old = old.or_else(|| key.old.places().find(is_it));
+                (old, new.or_else(|| key.new.places().find(is_it)))
+            });
+            // The session is not known of one who was not shown it yet, or is never shown it.
+            let is_theirs = |now: &Place| again.session.is_none() || now.session == again.session;
+            let begins = new.is_some_and(|now| {
+                is_theirs(now) && old.is_none_or(|before| !before.goes_on_as(now, now_ns))
+            });
+            if begins {
+                self.requests[at].begin(again);
             }
         }
     }
 
-    /// Whether one who stood in a queue may have come to its end since.
-    fn begins_anew(&self, id: u128) -> bool {
-        index(id)
-            .and_then(|at| self.requests.get(at))
-            .is_some_and(|request| request.anew)
+    /// Judges what was on one key's old page and is no longer there.
+    fn judge_old(&mut self, look: Look, place: usize) -> Option<Verdict> {
+        let mut book = std::mem::take(&mut self.keys[place]);
+        let verdict = self.judge_ends(look, &book);
+        self.note_lock_delays(look.now_ns, &mut book);
+        self.keys[place] = book;
+        verdict
     }
 
-    /// Judges one key's old page against its new one.
-    fn judge(&mut self, look: Look, place: usize, token_before: u64) -> Option<Verdict> {
-        let mut book = std::mem::take(&mut self.keys[place]);
+    /// Judges one key's new page.
+    fn judge_new(&mut self, look: Look, place: usize, token_before: u64) -> Option<Verdict> {
+        let book = std::mem::take(&mut self.keys[place]);
         let verdict = Self::judge_capacity(&book)
-            .or_else(|| self.judge_ends(look, &book))
             .or_else(|| self.judge_grants(look, &book, token_before))
             .or_else(|| self.judge_presence(look, &book))
             .or_else(|| self.judge_head(look, &book));
-        self.note_lock_delays(look.now_ns, &mut book);
         self.keys[place] = book;
         verdict
     }

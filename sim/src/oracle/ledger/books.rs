@@ -44,13 +44,11 @@ pub(super) struct Request {
     pub(super) heard: bool,
     /// It was asked for since the last page though it waited or held on that one.
     pub(super) again: Option<Ask>,
-    /// By that it may have begun anew, at the end of its queue.
-    pub(super) anew: bool,
     pub(super) seen: bool,
 }
 
 /// What a request begins with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ask {
     pub(super) session: Option<u64>,
     pub(super) keep: bool,
@@ -157,12 +155,32 @@ impl Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) id: u128,
+    /// Whose it is; nobody's once a kept hold has outlived its session.
+    pub(crate) session: Option<u64>,
+    /// It outlives that.
+    pub(crate) keep: bool,
     pub(crate) mode: Mode,
     pub(crate) token: u64,
     pub(crate) granted_ns: u64,
     pub(crate) deadline_ns: Option<u64>,
     /// It holds the key shared and waits to have it alone.
     pub(crate) is_upgrading: bool,
+}
+
+impl Place {
+    /// Whether the other place, which is seen at `now_ns`, is what became of this one, and not
+    /// what somebody else has begun since under the same id.
+    pub(super) fn goes_on_as(&self, other: &Self, now_ns: u64) -> bool {
+        let is_one_hold = self.token != 0 && self.token == other.token;
+        let is_over = self.deadline_ns.is_some_and(|due| due <= now_ns);
+        // A kept hold may lose its session, find another, and then be converted.
+        let changed_hands = self.keep && self.token != 0 && !is_over;
+        self.id == other.id
+            && (is_one_hold
+                || other.session.is_none()
+                || self.session == other.session
+                || changed_hands)
+    }
 }
 
 /// What the broker shows of one key at one time.
@@ -188,6 +206,8 @@ pub(super) struct KeyBook {
     pub(super) capacities_heard: Vec<(u128, u32)>,
     /// A lock-delay surely keeps it from being granted until then.
     pub(super) delayed_until_ns: u64,
+    /// From the next page on it does so until then.
+    pub(super) delayed_next_ns: u64,
     /// The longest lock-delay that was ever heard.
     pub(super) lock_delay_ns_max: u64,
     /// Force may have been used since the last page.
@@ -218,6 +238,8 @@ impl KeyBook {
             let grant = request.grant();
             Place {
                 id: request.id().as_u128(),
+                session: request.session().map(lmx_core::SessionId::as_u64),
+                keep: request.keep(),
                 mode: mode(request.mode()),
                 token: grant.map_or(0, |grant| grant.token.as_u64()),
                 granted_ns: grant.map_or(0, |grant| grant.granted_at.as_nanos()),
@@ -237,6 +259,7 @@ impl KeyBook {
     /// The new page becomes the old one.
     pub(super) fn turn_page(&mut self) {
         std::mem::swap(&mut self.old, &mut self.new);
+        self.delayed_until_ns = self.delayed_until_ns.max(self.delayed_next_ns);
         self.forced = self.forces_open > 0;
         self.capacity_heard_max = 0;
         self.capacities_heard.clear();
@@ -334,11 +357,21 @@ impl Page {
         self.waiters.iter().any(|waiter| waiter.id == id)
     }
 
+    pub(super) fn waiter(&self, id: u128) -> Option<&Place> {
+        self.waiters.iter().find(|waiter| waiter.id == id)
+    }
+
     /// The same of one that stood at `at` on the page before or after: most move by one place
     /// or not at all.
-    pub(super) fn waits_near(&self, at: usize, id: u128) -> bool {
+    pub(super) fn waiter_near(&self, at: usize, id: u128) -> Option<&Place> {
         let near = self.waiters.iter().skip(at.saturating_sub(1)).take(3);
-        near.map(|waiter| waiter.id).any(|other| other == id) || self.waits(id)
+        let mut near = near.filter(|waiter| waiter.id == id);
+        near.next().or_else(|| self.waiter(id))
+    }
+
+    /// Who holds, and then who waits.
+    pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
+        self.holders.iter().chain(&self.waiters)
     }
 
     /// Who waits to have the key alone.

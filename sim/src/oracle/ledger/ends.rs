@@ -1,6 +1,6 @@
 //! Every hold and wait that ended has a reason.
 
-use super::books::{KeyBook, Session};
+use super::books::{KeyBook, Place, Session};
 use super::{Ledger, Look, Verdict, index, name};
 use crate::oracle::Property;
 
@@ -27,7 +27,8 @@ impl Ledger {
     fn judge_ended_holds(&mut self, look: Look, book: &KeyBook) -> Option<Verdict> {
         let now_ns = look.now_ns;
         for gone in &book.old.holders {
-            if book.new.holder(gone.id).is_some() {
+            let now = book.new.holder(gone.id);
+            if now.is_some_and(|now| gone.goes_on_as(now, now_ns)) {
                 continue;
             }
             let session_over = self.session_may_be_over(now_ns, gone.id);
@@ -58,10 +59,11 @@ impl Ledger {
             now_ns, slept_ns, ..
         } = look;
         for (at, gone) in book.old.waiters.iter().enumerate() {
-            if book.new.waits_near(at, gone.id) {
+            let goes_on = |now: &Place| gone.goes_on_as(now, now_ns);
+            if book.new.waiter_near(at, gone.id).is_some_and(goes_on) {
                 continue;
             }
-            let granted = book.new.holder(gone.id).is_some();
+            let granted = book.new.holder(gone.id).is_some_and(goes_on);
             let session_over = self.session_may_be_over(now_ns, gone.id);
             // It may have been granted and then been ended by force, in one batch.
             let forced = book.forced || self.waits_for_forced(gone.id);
@@ -103,17 +105,18 @@ impl Ledger {
             let session = self.session_of(gone.id);
             // Nobody knows when such a session ended.
             let vague = session.is_some_and(|session| session.vague);
+            let now = book.new.holder(gone.id);
             if request.lock_delay_ns > 0
                 && by_itself
                 && !vague
-                && book.new.holder(gone.id).is_none()
+                && now.is_none_or(|now| !gone.goes_on_as(now, now_ns))
             {
                 // The broker may have been paused when it was due.
                 let session_ends_ns = session.and_then(Session::ends_ns);
                 let due_ns = gone.deadline_ns.into_iter().chain(session_ends_ns);
                 let ended_ns = due_ns.fold(now_ns, u64::min);
                 let until_ns = ended_ns.saturating_add(request.lock_delay_ns);
-                book.delayed_until_ns = book.delayed_until_ns.max(until_ns);
+                book.delayed_next_ns = book.delayed_next_ns.max(until_ns);
             }
         }
     }

@@ -13,7 +13,9 @@ impl Ledger {
         token_before: u64,
     ) -> Option<Verdict> {
         for (at, grant) in book.new.holders.iter().enumerate() {
-            let verdict = match book.old.holder(grant.id) {
+            let before = book.old.holder(grant.id);
+            let before = before.filter(|before| before.goes_on_as(grant, look.now_ns));
+            let verdict = match before {
                 Some(before) if before.token == grant.token => {
                     self.judge_unchanged(look.now_ns, book, before, grant)
                 }
@@ -21,7 +23,7 @@ impl Ledger {
                     if let Some(before) = before {
                         self.note_kept(before.id, before.token);
                     }
-                    self.judge_grant(book, at, before.is_some(), token_before)
+                    self.judge_grant(look.now_ns, book, (at, before.is_some()), token_before)
                 }
             };
             if verdict.is_some() {
@@ -81,9 +83,9 @@ impl Ledger {
 
     fn judge_grant(
         &mut self,
+        now_ns: u64,
         book: &KeyBook,
-        at: usize,
-        held_before: bool,
+        (at, held_before): (usize, bool),
         token_before: u64,
     ) -> Option<Verdict> {
         let grant = &book.new.holders[at];
@@ -147,16 +149,18 @@ impl Ledger {
         if comes_back || converts {
             return None;
         }
-        self.judge_order(book, grant)
+        Self::judge_order(now_ns, book, grant)
     }
 
     /// Nobody who waited longer still waits.
-    fn judge_order(&self, book: &KeyBook, grant: &Place) -> Option<Verdict> {
-        let stood = book.old.waiters.iter().position(|one| one.id == grant.id);
-        let ahead = &book.old.waiters[..stood.unwrap_or(book.old.waiters.len())];
-        let waiter = ahead
-            .iter()
-            .find(|waiter| book.new.waits(waiter.id) && !self.begins_anew(waiter.id));
+    fn judge_order(now_ns: u64, book: &KeyBook, grant: &Place) -> Option<Verdict> {
+        let waiters = &book.old.waiters;
+        let stood = (waiters.iter()).position(|one| one.goes_on_as(grant, now_ns));
+        let ahead = &waiters[..stood.unwrap_or(waiters.len())];
+        let waiter = ahead.iter().find(|one| {
+            let now = book.new.waiter(one.id);
+            now.is_some_and(|now| one.goes_on_as(now, now_ns))
+        });
         // So does a holder that waits to have the key alone.
         let upgrader = book.old.upgrader().filter(|before| {
             book.new

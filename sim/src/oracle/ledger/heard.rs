@@ -98,7 +98,7 @@ impl Ledger {
         tap.open.push((tag, open, expected));
     }
 
-    fn asked(&mut self, tap: &Tap, asked: &Asked, reclaimed: Option<u64>) {
+    pub(super) fn asked(&mut self, tap: &Tap, asked: &Asked, reclaimed: Option<u64>) {
         let session = tap.session;
         self.asks += 1;
         let is_new = self
@@ -149,10 +149,14 @@ impl Ledger {
     /// earlier request under the same id is not true of this one.
     fn asked_in_line(&mut self, id: u128) {
         self.asks += 1;
-        if let Some(request) = self.request(id)
-            && !request.waiting
-            && request.token.is_none()
-        {
+        let Some(place) = index(id).filter(|at| *at < self.requests.len()) else {
+            return;
+        };
+        let request = &mut self.requests[place];
+        if request.waiting || request.token.is_some() {
+            self.heard_of.push(place);
+            request.again = Some(Ask::default());
+        } else {
             *request = Request {
                 asked: true,
                 heard: request.heard,

@@ -1,6 +1,6 @@
 //! Nothing is there beyond its time or its session, and nobody waits who need not.
 
-use super::books::KeyBook;
+use super::books::{KeyBook, Place};
 use super::{Ledger, Look, Verdict, name};
 use crate::oracle::Property;
 
@@ -8,7 +8,7 @@ impl Ledger {
     pub(super) fn judge_presence(&mut self, look: Look, book: &KeyBook) -> Option<Verdict> {
         self.judge_holders(look.now_ns, book)
             .or_else(|| self.judge_waiters(look.now_ns, book))
-            .or_else(|| self.judge_queue(book))
+            .or_else(|| Self::judge_queue(look.now_ns, book))
             .or_else(|| judge_delay(look.now_ns, book))
     }
 
@@ -42,12 +42,12 @@ impl Ledger {
     fn judge_waiters(&mut self, now_ns: u64, book: &KeyBook) -> Option<Verdict> {
         for (at, waiter) in book.new.waiters.iter().enumerate() {
             let over = self.session_is_over(now_ns, waiter.id);
+            let is_new = !waited(now_ns, book, (at, waiter));
             let Some(request) = self.request(waiter.id) else {
                 continue;
             };
             let holds = book.new.holder(waiter.id).is_some();
             request.waiting |= !holds;
-            let is_new = request.anew || !book.old.waits_near(at, waiter.id);
             request.asked |= request.heard;
             if is_new {
                 // It waits from when its request was carried out, not from when that was heard.
@@ -80,12 +80,10 @@ impl Ledger {
     }
 
     /// Waiters keep their order.
-    fn judge_queue(&self, book: &KeyBook) -> Option<Verdict> {
+    fn judge_queue(now_ns: u64, book: &KeyBook) -> Option<Verdict> {
         let mut old = book.old.waiters.iter();
         let waiters = book.new.waiters.iter().enumerate();
-        let mut new = waiters.filter(|(at, waiter)| {
-            book.old.waits_near(*at, waiter.id) && !self.begins_anew(waiter.id)
-        });
+        let mut new = waiters.filter(|waiter| waited(now_ns, book, *waiter));
         let ordered = new.all(|(_, waiter)| old.any(|other| other.id == waiter.id));
         (!ordered).then(|| {
             let detail = format!("the queue of {} was put in another order", book.shown());
@@ -134,6 +132,12 @@ impl Ledger {
             (Property::LateExpiry, detail)
         })
     }
+}
+
+/// Whether it waited on the page before, too.
+fn waited(now_ns: u64, book: &KeyBook, (at, waiter): (usize, &Place)) -> bool {
+    let before = book.old.waiter_near(at, waiter.id);
+    before.is_some_and(|before| before.goes_on_as(waiter, now_ns))
 }
 
 /// No lock-delay is longer than any that was asked for.

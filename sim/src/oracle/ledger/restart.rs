@@ -19,7 +19,7 @@ impl Ledger {
         for key in &mut self.keys {
             key.old.holders.clear();
             key.old.waiters.clear();
-            key.delayed_until_ns = 0;
+            (key.delayed_until_ns, key.delayed_next_ns) = (0, 0);
             key.forces_open = 0;
         }
         let kept_from_ns = self.kept_from_ns;

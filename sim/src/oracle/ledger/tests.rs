@@ -26,6 +26,8 @@ const LOOK: Look = Look {
 fn place(op: u32, token: u64) -> Place {
     Place {
         id: super::request_id(7, op),
+        session: Some(1),
+        keep: false,
         mode: Mode::Exclusive,
         token,
         granted_ns: 900,
@@ -279,4 +281,45 @@ fn an_answer_says_what_the_books_say() {
     assert!(!may_answer(&ledger, &try_it, &queued(1)));
     assert!(!may_answer(&ledger, &try_it, &busy(0)));
     assert!(may_answer(&ledger, &try_it, &busy(1)));
+}
+
+#[test]
+fn an_id_is_not_taken_from_one_who_lives() {
+    let taken = |token, granted_ns| Place {
+        session: Some(2),
+        token,
+        granted_ns,
+        ..place(0, 0)
+    };
+    let mut holds = place(0, 1);
+    holds.deadline_ns = Some(1_010);
+    for (now_ns, broken) in [(1_009, Some(Property::EarlyExpiry)), (1_010, None)] {
+        let mut ledger = ledger(&[0]);
+        ledger.requests[0].lease_ns = Some(110);
+        assert_eq!(show(&mut ledger, vec![holds], vec![]), None);
+        take_over(&mut ledger);
+        let look = Look { now_ns, ..LOOK };
+        let judged = show_at(look, &mut ledger, vec![taken(2, now_ns)], vec![]);
+        assert_eq!(judged, broken);
+    }
+    for (wait_ns, broken) in [(None, Some(Property::LostGrant)), (Some(10), None)] {
+        let mut ledger = ledger(&[0, 1]);
+        ledger.requests[0].wait_ns = wait_ns;
+        let other = place(1, 1);
+        assert_eq!(show(&mut ledger, vec![other], vec![place(0, 0)]), None);
+        take_over(&mut ledger);
+        let look = Look {
+            now_ns: LOOK.now_ns + 10,
+            ..LOOK
+        };
+        let judged = show_at(look, &mut ledger, vec![other], vec![taken(0, 0)]);
+        assert_eq!(judged, broken);
+    }
+}
+
+/// Session 2 asks under the id of operation 0.
+fn take_over(ledger: &mut Ledger) {
+    let mut tap = tap();
+    tap.session = Some(2);
+    ledger.asked(&tap, &asked(0, None), None);
 }
