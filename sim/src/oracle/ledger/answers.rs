@@ -543,16 +543,13 @@ impl KeyExpected {
         let has_room = places.len() <= 20;
         (shown.len() == places.len() || (!has_room && shown.len() < places.len()))
             && places.iter().zip(shown).all(|((place, about), shown)| {
-                let grant = (place.token != 0).then_some((
-                    place.token,
-                    place.granted_ns,
-                    place.deadline_ns,
-                ));
+                let grant =
+                    (place.token != 0).then_some((place.token, place.since_ns, place.deadline_ns));
                 shown.id == place.id
                     && shown.mode == place.mode
                     && shown.grant == grant
                     && about.is_none_or(|about| about == (shown.keep, label_hash(&shown.label)))
-                    && (place.token == 0 || shown.since_ns == place.granted_ns)
+                    && shown.since_ns == place.since_ns
             })
     }
 }

@@ -161,7 +161,8 @@ pub(crate) struct Place {
     pub(crate) keep: bool,
     pub(crate) mode: Mode,
     pub(crate) token: u64,
-    pub(crate) granted_ns: u64,
+    /// Since when it holds or, before that, has waited.
+    pub(crate) since_ns: u64,
     pub(crate) deadline_ns: Option<u64>,
     /// It holds the key shared and waits to have it alone.
     pub(crate) is_upgrading: bool,
@@ -171,15 +172,17 @@ impl Place {
     /// Whether the other place, which is seen at `now_ns`, is what became of this one, and not
     /// what somebody else has begun since under the same id.
     pub(super) fn goes_on_as(&self, other: &Self, now_ns: u64) -> bool {
-        let is_one_hold = self.token != 0 && self.token == other.token;
         let is_over = self.deadline_ns.is_some_and(|due| due <= now_ns);
-        // A kept hold may lose its session, find another, and then be converted.
-        let changed_hands = self.keep && self.token != 0 && !is_over;
-        self.id == other.id
-            && (is_one_hold
-                || other.session.is_none()
-                || self.session == other.session
-                || changed_hands)
+        let keeps_session = self.session == other.session || other.session.is_none();
+        let is_it = match (self.token, other.token) {
+            (0, 0) => keeps_session && self.since_ns == other.since_ns,
+            (0, _) => keeps_session,
+            (_, 0) => false,
+            (before, now) if before == now => true,
+            // It was converted: a kept one that had lost its session perhaps by another.
+            _ => !is_over && (keeps_session || self.keep),
+        };
+        self.id == other.id && is_it
     }
 }
 
@@ -242,7 +245,7 @@ impl KeyBook {
                 keep: request.keep(),
                 mode: mode(request.mode()),
                 token: grant.map_or(0, |grant| grant.token.as_u64()),
-                granted_ns: grant.map_or(0, |grant| grant.granted_at.as_nanos()),
+                since_ns: request.since().as_nanos(),
                 deadline_ns: grant
                     .and_then(|grant| grant.deadline)
                     .map(lmx_core::Instant::as_nanos),

@@ -127,7 +127,7 @@ impl Ledger {
         }
         let due_ns = request
             .lease_ns
-            .map(|lease| grant.granted_ns.saturating_add(lease));
+            .map(|lease| grant.since_ns.saturating_add(lease));
         let first = !held_before && request.session.is_some() && !request.converts;
         if first && request.renewal.is_none() && grant.deadline_ns != due_ns {
             let detail = format!(
@@ -138,7 +138,7 @@ impl Ledger {
             );
             return Some((Property::LateExpiry, detail));
         }
-        if grant.granted_ns < book.delayed_until_ns && !comes_back && !converts {
+        if grant.since_ns < book.delayed_until_ns && !comes_back && !converts {
             let detail = format!(
                 "{} was granted {} within its lock-delay",
                 name(grant.id),

@@ -30,7 +30,7 @@ fn place(op: u32, token: u64) -> Place {
         keep: false,
         mode: Mode::Exclusive,
         token,
-        granted_ns: 900,
+        since_ns: 900,
         deadline_ns: None,
         is_upgrading: false,
     }
@@ -285,10 +285,10 @@ fn an_answer_says_what_the_books_say() {
 
 #[test]
 fn an_id_is_not_taken_from_one_who_lives() {
-    let taken = |token, granted_ns| Place {
+    let taken = |token, since_ns| Place {
         session: Some(2),
         token,
-        granted_ns,
+        since_ns,
         ..place(0, 0)
     };
     let mut holds = place(0, 1);
