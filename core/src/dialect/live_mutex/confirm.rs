@@ -13,7 +13,6 @@ use core::time::Duration;
 
 use crate::{Instant, RequestId};
 
-use super::recent::Fate;
 use super::{At, ConnectionId, LiveMutex, Wake};
 
 /// Grants of one connection that are watched at one time. One that confirms nothing is
@@ -46,6 +45,11 @@ struct Asked {
 }
 
 impl Unconfirmed {
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.grants.is_empty()
+    }
+
     /// The grant was confirmed, or has ended.
     pub(super) fn remove(&mut self, id: RequestId) {
         // Clients confirm in order, so it is mostly the first.
@@ -131,9 +135,7 @@ impl LiveMutex {
             .drain(..forgotten)
             .collect::<VecDeque<_>>()
         {
-            if self.release_by_id(at, unsure.id) {
-                self.recent.note(unsure.id, Fate::Released);
-            }
+            self.end_unused(at, unsure.id);
         }
         true
     }

@@ -126,7 +126,8 @@ impl LiveMutex {
                     key: waiting.key.as_deref(),
                 };
                 self.answer_granted(at, id, grant, echo, rw);
-                if confirms {
+                // One that is refused after all is there no longer.
+                if confirms && at.table.request(id).is_some() {
                     self.await_confirmation(at, id, waiting.key);
                 }
             }
@@ -205,9 +206,22 @@ impl LiveMutex {
         if connection.waiting.remove(&id).is_some() {
             connection.names.remove(&id);
             self.withdraw(at, session, id);
-        } else if at.table.request(id).and_then(|request| request.session()) == Some(session)
-            && self.release_by_id(at, id)
-        {
+        } else if at.table.request(id).and_then(|request| request.session()) == Some(session) {
+            self.end_unused(at, id);
+        }
+    }
+
+    /// Ends a hold that nobody is there to use, and what its grant began.
+    pub(super) fn end_unused(&mut self, at: &mut At<'_>, id: RequestId) {
+        let begun = self
+            .connections
+            .get_mut(&at.by)
+            .and_then(|connection| connection.rw.take_begun(id));
+        if let Some(read) = begun {
+            self.release_by_id(at, read);
+            self.release_unread_write_keys(at);
+        }
+        if self.release_by_id(at, id) {
             self.recent.note(id, Fate::Released);
         }
     }
@@ -380,7 +394,13 @@ impl LiveMutex {
             }
         }
         self.recent.note_key(&key_bytes);
-        let readers = self.count_for_role(at, &key_bytes, id, rw);
+        let readers = match self.count_for_role(at, &key_bytes, id, rw) {
+            Ok(readers) => readers,
+            Err(refusal) => {
+                self.end_unused(at, id);
+                return self.refuse(at, echo, &refusal.to_string());
+            }
+        };
         let mut frame = self.outbox.frame(at.by);
         frame
             .number("readersCount", readers.into())
@@ -429,11 +449,15 @@ impl LiveMutex {
     }
 
     fn refuse_lock(&mut self, at: &At<'_>, frame: &Frame<'_>, error: &str) {
+        self.refuse(at, Echo::of(frame), error);
+    }
+
+    fn refuse(&mut self, at: &At<'_>, echo: Echo<'_>, error: &str) {
         self.outbox
             .frame(at.by)
             .text("type", "lock")
-            .raw("uuid", frame.uuid)
-            .raw("key", frame.key)
+            .echo("uuid", echo.uuid)
+            .echo("key", echo.key)
             .truth("acquired", false)
             .number("lockRequestCount", 0)
             .number("readersCount", 0)

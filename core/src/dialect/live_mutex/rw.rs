@@ -26,6 +26,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::storage::Growable;
 use crate::table::{AcquireError, Acquired, KeyView};
@@ -65,6 +66,8 @@ pub(super) struct Share {
     lent: BTreeMap<RequestId, Lent>,
     /// The base lock under which a first reader now locks the key for writers.
     pub(super) first_reads: Vec<FirstRead>,
+    /// Reads that a base lock began with its grant, by that lock while it is held.
+    begun: BTreeMap<RequestId, RequestId>,
     /// Locks of write keys that this connection, having been the last reader, is about
     /// to unlock.
     pub(super) last_reads: Vec<RequestId>,
@@ -120,11 +123,22 @@ impl Share {
     /// This hold has ended.
     pub(super) fn forget(&mut self, id: RequestId) {
         self.first_reads.retain(|read| read.base != id);
+        self.begun.retain(|base, read| *base != id && *read != id);
         self.roles.retain(|_, roles| {
             roles.reads.retain(|read| *read != id);
             roles.writes.retain(|write| *write != id);
             !roles.reads.is_empty() || !roles.writes.is_empty()
         });
+    }
+
+    /// The grant of this base lock began this read.
+    pub(super) fn note_begun(&mut self, base: RequestId, read: RequestId) {
+        self.begun.insert(base, read);
+    }
+
+    /// The read that the grant of this base lock began.
+    pub(super) fn take_begun(&mut self, base: RequestId) -> Option<RequestId> {
+        self.begun.remove(&base)
     }
 
     /// The locks of write keys that were to be unlocked next.
@@ -267,11 +281,7 @@ impl LiveMutex {
                 Some(Asked::Waits)
             }
             Err(refusal) => {
-                match refusal {
-                    Refusal::Table(error) => self.refuse_full(at, frame, &error),
-                    Refusal::Session(error) => self.refuse_full(at, frame, &error),
-                    Refusal::Key(error) => self.refuse_full(at, frame, &error),
-                }
+                self.refuse_full(at, frame, &refusal);
                 None
             }
         }
@@ -467,6 +477,16 @@ pub(super) enum Refusal {
     Table(AcquireError),
     Session(crate::table::OpenError),
     Key(crate::KeyError),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table(error) => error.fmt(f),
+            Self::Session(error) => error.fmt(f),
+            Self::Key(error) => error.fmt(f),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

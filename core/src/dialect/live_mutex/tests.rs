@@ -150,3 +150,17 @@ fn a_label_says_which_process_it_is_if_that_can_be_believed() {
         }
     }
 }
+
+#[test]
+fn a_reader_for_whom_there_is_no_room_does_not_read() {
+    let limits = TableConfig {
+        requests_max: 1,
+        ..TableConfig::default()
+    };
+    let mut world = World::new();
+    world.table = LockTable::new(limits).expect("good limits");
+    world.say(r#"{"type":"lock","uuid":"one","key":"k","ttl":null,"rwStatus":"begin_read"}"#);
+    assert_eq!(world.table.counts().held, 0);
+    assert!(!world.connection().rw.has_roles());
+    assert!(world.connection().unconfirmed.is_empty());
+}

@@ -11,7 +11,7 @@ use crate::{Acquire, Event, Key, Mode, RequestId, SessionId, Wait, Want};
 use super::lock::{Label, REVOKED};
 use super::parse::{Frame, Raw, RwStatus};
 use super::recent::Fate;
-use super::rw::{Ask, Dialect, FirstRead};
+use super::rw::{Ask, Dialect, FirstRead, Refusal};
 use super::{At, ConnectionId, LiveMutex, Purpose, Waiting};
 
 /// The locks that first readers hold for all readers, of the read-preferring client.
@@ -65,21 +65,23 @@ impl WriteKeys {
 
 /// The read-preferring client's locks.
 impl LiveMutex {
-    /// The count of readers that a grant reports, after changing it as its role says.
+    /// The count of readers that a grant reports, after changing it as its role says. Nobody
+    /// may read who is not counted.
     pub(super) fn count_for_role(
         &mut self,
         at: &mut At<'_>,
         key: &[u8],
         base: RequestId,
         rw: RwStatus,
-    ) -> u32 {
+    ) -> Result<u32, Refusal> {
         match rw {
             RwStatus::BeginRead => {
                 let id = self.make_id();
                 let frame = Frame::default();
-                let begun = self.acquire_shared(at, &frame, id, key, Mode::Shared, Wait::No);
-                if matches!(begun, Ok(Acquired::Granted(_))) {
-                    self.begin_role(at, id, key, Ask::Read);
+                self.acquire_shared(at, &frame, id, key, Mode::Shared, Wait::No)?;
+                self.begin_role(at, id, key, Ask::Read);
+                if let Some(connection) = self.connections.get_mut(&at.by) {
+                    connection.rw.note_begun(base, id);
                 }
                 let readers = self.readers_of(at.table, key);
                 if readers == 1
@@ -90,10 +92,10 @@ impl LiveMutex {
                         key: key.into(),
                     });
                 }
-                readers
+                Ok(readers)
             }
-            RwStatus::EndRead => self.end_read(at, key),
-            _ => self.readers_of(at.table, key),
+            RwStatus::EndRead => Ok(self.end_read(at, key)),
+            _ => Ok(self.readers_of(at.table, key)),
         }
     }
 
