@@ -8,10 +8,12 @@ mod driver;
 mod end;
 mod hostile;
 mod net;
+mod scripted;
 mod swarm;
 mod users;
 
 pub use hostile::Hostile;
+pub use scripted::Script;
 
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +67,9 @@ impl AnyProtocol for Lmx {
 pub struct Setup {
     /// Keys that the workload uses, numbered from zero.
     pub keys: u32,
+    /// Keys behind those that only readers and writers of live-mutex use.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub shared_keys: u32,
     /// What each client is.
     pub clients: Vec<ClientSetup>,
     /// After so much silence the broker takes a connection for lost.
@@ -102,6 +107,11 @@ impl Setup {
         }
     }
 
+    /// Nobody is refused for want of room.
+    fn has_room(&self) -> bool {
+        self.requests_max >= 100_000
+    }
+
     /// Kept holds with longer leases than this outlive the broker, if any do.
     fn kept_from_ns(&self) -> Option<u64> {
         self.durable.then_some(self.idle_ns_max)
@@ -116,8 +126,10 @@ pub enum ClientSetup {
         /// Zero ends the session with its connection.
         window_ns: u64,
     },
-    /// A client of live-mutex, scripted.
+    /// A client of live-mutex, with plain locks and as many of them at a time as its users want.
     Dialect,
+    /// A client of live-mutex that follows a longer script, one lock after the other.
+    Scripted(Script),
     /// One that does what no decent client does.
     Hostile,
 }
@@ -131,4 +143,18 @@ pub enum Question {
     Inspect(u32),
     /// The counters.
     Status,
+    /// Whether it is there.
+    Ping,
+}
+
+impl ClientSetup {
+    /// Whether it speaks live-mutex's protocol.
+    const fn is_dialect(self) -> bool {
+        matches!(self, Self::Dialect | Self::Scripted(_))
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }

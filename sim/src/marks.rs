@@ -72,6 +72,13 @@ marks! {
         Downgraded "a hold was downgraded",
         Upgraded "a hold was upgraded",
         DialectGranted "a live-mutex client was granted a key",
+        DialectRetried "a live-mutex client asked for a lock again",
+        DialectRejected "a live-mutex client said that nobody is there for a grant",
+        DialectQuestion "a live-mutex client was answered a question",
+        FirstReader "the first of several readers locked the writers out",
+        ReaderQueued "a reader was told that a writer is in its way",
+        CompositeGranted "several keys were granted in live-mutex's own way",
+        CompositeQueued "several keys were waited for in live-mutex's own way",
         HostileAnswered "somebody hostile was answered",
     }
 }

@@ -8,6 +8,7 @@ use lmx_core::{FencingToken, TableConfig};
 use super::conns::{write, write_end};
 use super::driver::{BROKER, Driver, Event};
 use super::net::{Conn, End, Way};
+use super::{ClientSetup, Script};
 use crate::marks::sometimes;
 use crate::oracle::Property;
 use crate::oracle::ledger::{Ledger, key_name};
@@ -374,7 +375,7 @@ impl Driver<'_> {
         for (id, conn) in &self.broker.conns {
             let state = &mut self.conns[*conn as usize];
             let client = self.setup.clients.get(usize::from(state.node) - 1);
-            if matches!(client, Some(super::ClientSetup::Dialect)) {
+            if client.is_some_and(|client| client.is_dialect()) {
                 // Only its connection's end tells it that what it held is gone. Once it has
                 // another, it has been told.
                 let node = state.node;
@@ -402,7 +403,7 @@ impl Driver<'_> {
                 self.ledger.connection_lost(now_ns, &mut state.tap);
                 if !matches!(
                     self.setup.clients.get(usize::from(state.node) - 1),
-                    Some(super::ClientSetup::Native { window_ns: 1.. })
+                    Some(ClientSetup::Native { window_ns: 1.. })
                 ) {
                     self.engine.holds.forget(state.node);
                 }
@@ -417,7 +418,10 @@ impl Driver<'_> {
         broker.table().check();
         let counts = broker.table().counts();
         let status = broker.status(now);
-        let nothing = counts.sessions == 0
+        // What readers that are preferred hold in common is held by a session of the broker's.
+        let own = ClientSetup::Scripted(Script::ReadPreferring);
+        let own = u32::from(self.setup.clients.contains(&own));
+        let nothing = counts.sessions <= own
             && counts.keys == 0
             && counts.held == 0
             && counts.waiting == 0

@@ -172,6 +172,9 @@ impl Driver<'_> {
     }
 
     pub(super) fn ask_question(&mut self, node: NodeId, question: Question) {
+        if matches!(self.client(node), ClientNode::Scripted(_)) {
+            return self.scripted_question(node, question);
+        }
         let now = self.now(node);
         if let Some(native) = self.native(node) {
             native.client.query(
@@ -182,7 +185,8 @@ impl Driver<'_> {
                         key: key_bytes(key),
                         skip: 0,
                     },
-                    Question::Status => Query::Status,
+                    // The client pings by itself.
+                    Question::Status | Question::Ping => Query::Status,
                 },
             );
             self.after_native(node);
@@ -239,7 +243,9 @@ impl Driver<'_> {
                 native.client.close(now);
                 self.after_native(node);
             }
-            ClientNode::Dialect(_) | ClientNode::Hostile(_) => self.hang_up(node),
+            ClientNode::Dialect(_) | ClientNode::Scripted(_) | ClientNode::Hostile(_) => {
+                self.hang_up(node);
+            }
         }
     }
 
@@ -254,6 +260,7 @@ impl Driver<'_> {
             }
             ClientNode::Native(_) => {}
             ClientNode::Dialect(_) => self.dialect_connected(conn),
+            ClientNode::Scripted(_) => self.scripted_connected(conn),
             ClientNode::Hostile(_) => self.hostile_connected(conn),
         }
         self.after_client(node);
@@ -270,6 +277,7 @@ impl Driver<'_> {
             }
             ClientNode::Native(_) => {}
             ClientNode::Dialect(_) => self.dialect_disconnected(conn),
+            ClientNode::Scripted(_) => self.scripted_disconnected(conn),
             ClientNode::Hostile(_) => self.hostile_disconnected(conn),
         }
         self.after_client(node);
@@ -300,6 +308,7 @@ impl Driver<'_> {
         match self.client(node) {
             ClientNode::Native(_) => {}
             ClientNode::Dialect(_) => return self.dialect_input(conn, count),
+            ClientNode::Scripted(_) => return self.scripted_input(conn, count),
             ClientNode::Hostile(_) => return self.hostile_input(conn, count),
         }
         let Self { clients, conns, .. } = self;
@@ -329,6 +338,7 @@ impl Driver<'_> {
         match self.client(node) {
             ClientNode::Native(_) => self.after_native(node),
             ClientNode::Dialect(_) => self.after_dialect(node),
+            ClientNode::Scripted(_) => self.after_scripted(node),
             ClientNode::Hostile(_) => self.after_hostile(node),
         }
     }
@@ -432,7 +442,7 @@ impl Driver<'_> {
                 match self.engine.tickets[op as usize].state {
                     State::Waiting => {
                         self.native(node).expect("it is native").holding.push(op);
-                        self.user_holds(op, token, good_until_ns);
+                        self.user_holds(op, Some(token), good_until_ns);
                     }
                     State::Holding => self.upgraded(op),
                     State::Idle | State::Done => self.told_after_the_end(op, "granted"),

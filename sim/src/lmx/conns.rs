@@ -321,10 +321,8 @@ impl Driver<'_> {
             Way::ToClient => KEEPALIVE_NS.min(self.setup.idle_ns_max / 2),
         };
         let client = usize::from(self.conns[conn as usize].node) - 1;
-        if matches!(
-            self.setup.clients.get(client),
-            Some(ClientSetup::Dialect | ClientSetup::Hostile)
-        ) {
+        let setup = self.setup.clients.get(client);
+        if setup.is_some_and(|it| it.is_dialect() || *it == ClientSetup::Hostile) {
             let world = &mut self.engine.world;
             world.schedule(world.now_ns + after_ns, Event::Broken { conn, way });
         }

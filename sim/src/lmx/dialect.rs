@@ -1,9 +1,9 @@
 //! A live-mutex client, scripted: lines of JSON, no retries, one connection.
 
 use super::broker::request_id;
-use super::conns::{write, write_end};
+use super::conns::write;
 use super::driver::{ClientNode, Driver};
-use super::net::{End, Way};
+use super::net::Way;
 use super::users::Act;
 use crate::engine::State;
 use crate::marks::sometimes;
@@ -76,7 +76,7 @@ impl Driver<'_> {
     }
 
     pub(super) fn dialect_act(&mut self, node: NodeId, op: u32, act: Act) {
-        if act == Act::Convert {
+        if matches!(act, Act::Convert | Act::Retry) {
             return;
         }
         let ticket = self.engine.tickets[op as usize];
@@ -206,7 +206,7 @@ impl Driver<'_> {
             0 => None,
             _ => Some(ask.sent_ns + lease_ns - margin_ns),
         };
-        self.user_holds(ask.op, token, good_until_ns);
+        self.user_holds(ask.op, Some(token), good_until_ns);
     }
 
     pub(super) fn after_dialect(&mut self, node: NodeId) {
@@ -231,11 +231,12 @@ impl Driver<'_> {
             return;
         }
         for (node, client) in (1..).zip(&self.clients) {
-            if let ClientNode::Dialect(dialect) = client
-                && dialect.connected
-                && dialect
-                    .conn
-                    .is_some_and(|conn| !self.broker.is_connected(conn))
+            let conn = match client {
+                ClientNode::Dialect(dialect) => dialect.conn.filter(|_| dialect.connected),
+                ClientNode::Scripted(scripted) => scripted.connection(),
+                ClientNode::Native(_) | ClientNode::Hostile(_) => None,
+            };
+            if conn.is_some_and(|conn| !self.broker.is_connected(conn))
                 && self.engine.world.paused_until(node).is_some()
             {
                 self.engine.holds.forget(node);
@@ -247,14 +248,12 @@ impl Driver<'_> {
     pub(super) fn hang_up(&mut self, node: NodeId) {
         let conns = match self.client(node) {
             ClientNode::Dialect(dialect) => dialect.conn.take().into_iter().collect(),
+            ClientNode::Scripted(scripted) => scripted.take_conn().into_iter().collect(),
             ClientNode::Hostile(hostile) => hostile.take_conns(),
             ClientNode::Native(_) => Vec::new(),
         };
         for conn in conns {
-            let end = std::mem::replace(&mut self.conns[conn as usize].client_end, End::Closed);
-            if end == End::Open {
-                write_end(&mut self.engine, &mut self.conns, conn, Way::ToBroker);
-            }
+            self.end_connection(conn);
         }
     }
 }

@@ -7,6 +7,7 @@ use super::client::Native;
 use super::dialect::Dialect;
 use super::hostile::HostileNode;
 use super::net::{Conn, Way};
+use super::scripted::Scripted;
 use super::users::{Act, unjudged};
 use super::{ClientSetup, Setup};
 use crate::engine::{self, Engine};
@@ -84,6 +85,7 @@ pub(super) enum Event {
 pub(super) enum ClientNode {
     Native(Box<Native>),
     Dialect(Dialect),
+    Scripted(Box<Scripted>),
     Hostile(HostileNode),
 }
 
@@ -127,6 +129,7 @@ impl<'p> Driver<'p> {
         let lanes = options.trace.then(|| {
             let clients = (0..plan.clients).map(|id| match setup.clients.get(usize::from(id)) {
                 Some(ClientSetup::Dialect) => format!("dialect {id}"),
+                Some(ClientSetup::Scripted(script)) => format!("{script:?} {id}"),
                 Some(ClientSetup::Hostile) => format!("hostile {id}"),
                 _ => format!("client {id}"),
             });
@@ -155,6 +158,9 @@ impl<'p> Driver<'p> {
             pages: Vec::new(),
             engine,
         };
+        for key in setup.keys..setup.keys + setup.shared_keys {
+            driver.ledger.watch_readers(key);
+        }
         driver.clients = (0..plan.clients).map(|id| driver.new_client(id)).collect();
         driver
     }
@@ -162,6 +168,9 @@ impl<'p> Driver<'p> {
     fn new_client(&self, id: u16) -> ClientNode {
         match self.setup.clients.get(usize::from(id)) {
             Some(ClientSetup::Dialect) => ClientNode::Dialect(Dialect::default()),
+            Some(ClientSetup::Scripted(script)) => {
+                ClientNode::Scripted(Box::new(Scripted::new(*script)))
+            }
             Some(ClientSetup::Hostile) => ClientNode::Hostile(HostileNode::default()),
             Some(ClientSetup::Native { .. }) | None => {
                 ClientNode::Native(Box::new(self.new_native(id, self.window_ns(id), 0)))

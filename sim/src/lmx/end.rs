@@ -39,12 +39,16 @@ impl Driver<'_> {
         if let Some(detail) = self.engine.unanswered(Ticket::is_open) {
             self.engine.violate(Property::Liveness, detail);
         }
+        if let Some(detail) = self.unanswered_question() {
+            self.engine.violate(Property::Liveness, detail);
+        }
         self.engine.over = true;
     }
 
     /// Once healed and idle, everybody says goodbye, and nothing may be left.
     pub(super) fn close_down_if_idle(&mut self) {
-        if self.closing || self.engine.open > 0 || !self.engine.world.is_healed() {
+        let is_busy = self.closing || self.engine.open > 0 || !self.engine.world.is_healed();
+        if is_busy || self.unanswered_question().is_some() {
             return;
         }
         self.closing = true;

@@ -1,9 +1,12 @@
 //! Plans for LMX, drawn from a seed: each its own mix.
 
+mod scripted;
+
 use super::{ClientSetup, Hostile, Question, Setup};
 use crate::plan::swarm::{FaultScope, faults};
 use crate::plan::{
-    Action, Conversion, FaultKind, FaultSet, Lock, MS, Mode, Network, Op, Plan, SECOND, Wait, Want,
+    Action, Conversion, Fault, FaultKind, FaultSet, Lock, MS, Mode, Network, Op, Plan, SECOND,
+    Wait, Want,
 };
 use crate::rng::{Draws, Sequence};
 
@@ -75,17 +78,8 @@ fn draw_plan(seed: u64, mut draw: Sequence, allowed: FaultSet, ops_max: u64) -> 
         drift_ppm_max: setup.drift_ppm_max / 2,
         density: draw.pick(&[2, 4, 8, 16]),
     };
-    let mut faults = faults(draw, &scope, &ops);
-    if !setup.durable {
-        // A broker without memory cannot keep a promise over its death.
-        faults.retain(|event| {
-            !matches!(
-                event.fault,
-                crate::plan::Fault::Crash(0) | crate::plan::Fault::PowerLoss(0)
-            )
-        });
-    }
-    Plan {
+    let faults = faults(draw, &scope, &ops);
+    let mut plan = Plan {
         protocol: "lmx".to_owned(),
         seed,
         heal_ns,
@@ -95,7 +89,15 @@ fn draw_plan(seed: u64, mut draw: Sequence, allowed: FaultSet, ops_max: u64) -> 
         lmx: Some(setup),
         ops,
         faults,
+    };
+    // What was added later is drawn last: seeds without it are as they were.
+    scripted::widen(draw, &mut plan, &scope, ops_max);
+    if plan.lmx.as_ref().is_some_and(|setup| !setup.durable) {
+        // A broker without memory cannot keep a promise over its death.
+        plan.faults
+            .retain(|event| !matches!(event.fault, Fault::Crash(0) | Fault::PowerLoss(0)));
     }
+    plan
 }
 
 /// What a seed's workload is made of.
@@ -175,6 +177,7 @@ impl Mix {
 fn setup(draw: &mut Sequence, mix: &Mix) -> Setup {
     Setup {
         keys: mix.keys,
+        shared_keys: 0,
         clients: mix.clients.clone(),
         idle_ns_max: draw.pick(&[2, 10, 30, 120]) * SECOND,
         handshake_ns_max: 5 * SECOND,

@@ -14,6 +14,8 @@ pub(super) enum Act {
     HoldEnds,
     Cancel,
     Convert,
+    /// It asks once more.
+    Retry,
 }
 
 impl<'p> Driver<'p> {
@@ -46,11 +48,12 @@ impl<'p> Driver<'p> {
         match self.client(node) {
             ClientNode::Native(_) => self.native_acquire(node, op, lock),
             ClientNode::Dialect(_) => self.dialect_acquire(node, op, lock),
+            ClientNode::Scripted(_) => self.scripted_acquire(node, op),
             ClientNode::Hostile(_) => {}
         }
     }
 
-    fn act_later(&mut self, after_ns: u64, op: u32, act: Act) {
+    pub(super) fn act_later(&mut self, after_ns: u64, op: u32, act: Act) {
         let world = &mut self.engine.world;
         world.schedule(world.now_ns + after_ns, Event::Act { op, act });
     }
@@ -68,13 +71,14 @@ impl<'p> Driver<'p> {
         match self.client(node) {
             ClientNode::Native(_) => self.native_act(node, op, act),
             ClientNode::Dialect(_) => self.dialect_act(node, op, act),
+            ClientNode::Scripted(_) => self.scripted_act(node, op, act),
             ClientNode::Hostile(_) => {}
         }
     }
 
     /// The user of `op` learns that it holds; `good_until_ns` is on its own clock.
-    pub(super) fn user_holds(&mut self, op: u32, token: u64, good_until_ns: Option<u64>) {
-        let until_ns = self.engine.grant(op, Some(token), good_until_ns);
+    pub(super) fn user_holds(&mut self, op: u32, token: Option<u64>, good_until_ns: Option<u64>) {
+        let until_ns = self.engine.grant(op, token, good_until_ns);
         let ticket = self.engine.tickets[op as usize];
         let lock = self.engine.lock(ticket);
         sometimes!(self.engine.marks, SeveralKeys, lock.wants.len() > 1);

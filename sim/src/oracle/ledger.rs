@@ -167,6 +167,14 @@ impl Ledger {
         }
     }
 
+    /// Readers and writers of live-mutex use this key: whoever reads or writes holds another one
+    /// beside it, under ids that the broker makes.
+    pub(crate) fn watch_readers(&mut self, key: u32) {
+        let name = [&key_name(key)[..], b" (live-mutex readers and writers)"].concat();
+        self.keys.push(KeyBook::new(name));
+        self.complete = false;
+    }
+
     /// Which session the connection is bound to.
     pub(crate) const fn session(tap: &Tap) -> Option<u64> {
         tap.session
@@ -374,7 +382,8 @@ pub(crate) const fn request_id(seed_bits: u64, op: u32) -> u128 {
 
 /// The operation of a request's id.
 fn index(id: u128) -> Option<usize> {
-    usize::try_from(id as u32).ok()
+    let is_ours = (id >> 32) as u32 == 0x4000_8000;
+    usize::try_from(id as u32).ok().filter(|_| is_ours)
 }
 
 fn name(id: u128) -> String {
