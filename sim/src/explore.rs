@@ -1,11 +1,14 @@
 //! Every interleaving of a small scope, not a sample: clients, keys, operations,
 //! disconnects and expiries over LMX's lock table, against a model that a child could
 //! check. States that differ only in the names of clients or keys count once.
+//!
+//! Each path is walked by three tables: one with a heap, one without, and one that was saved
+//! and loaded under another hash seed before the last step.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-use lmx_core::storage::Growable;
+use lmx_core::storage::{Fixed, Growable, Storage};
 use lmx_core::{
     Acquire, Instant, Key, LockTable, Mode, RequestId, SessionId, TableConfig, Wait, Want,
 };
@@ -229,18 +232,30 @@ impl Model {
     }
 }
 
+/// A storage without a heap, large enough for a scope of up to this many requests.
+type Small = Fixed<8, SMALL_REQUESTS, 16, 4>;
+const SMALL_REQUESTS: usize = 32;
+
+impl Scope {
+    /// Whether the small storage has room for all of it, each request with two keys.
+    const fn is_small(self) -> bool {
+        let requests = self.clients as usize * self.ops as usize;
+        2 * requests <= SMALL_REQUESTS && self.keys <= 8 && self.clients <= 8
+    }
+}
+
 /// LMX's table, driven by the same actions.
-struct Real {
-    table: LockTable<Growable>,
+struct Real<S: Storage> {
+    config: TableConfig,
+    table: LockTable<S>,
     sessions: Vec<SessionId>,
     made: Vec<u8>,
     names: Vec<Vec<u8>>,
 }
 
-impl Real {
-    fn new(scope: Scope) -> Self {
-        let mut table = LockTable::<Growable>::new(TableConfig::default())
-            .expect("the default configuration is sound");
+impl<S: Storage> Real<S> {
+    fn new(scope: Scope, config: TableConfig) -> Self {
+        let mut table = LockTable::<S>::new(config.clone()).expect("the configuration is sound");
         let sessions = (0..scope.clients)
             .map(|_| {
                 table
@@ -249,6 +264,7 @@ impl Real {
             })
             .collect();
         Self {
+            config,
             table,
             sessions,
             made: vec![0; usize::from(scope.clients)],
@@ -306,6 +322,20 @@ impl Real {
         while let Some(session) = self.table.poll_session() {
             while self.table.poll_event(session).is_some() {}
         }
+    }
+
+    /// Saves the table and loads it as another. Says so if that is not the same.
+    fn reload(&mut self) -> Option<String> {
+        let saved = self.table.save();
+        let config = TableConfig {
+            hash_seed: self.config.hash_seed.map(|seed| seed ^ 7),
+            ..self.config.clone()
+        };
+        self.table = match LockTable::load(config, &saved) {
+            Ok(table) => table,
+            Err(error) => return Some(format!("what was saved cannot be loaded: {error}")),
+        };
+        (self.table.save() != saved).then(|| "what was loaded is not what was saved".to_owned())
     }
 
     /// Where the table and the model differ.
@@ -386,12 +416,41 @@ pub fn explore(scope: Scope, mut progress: impl FnMut(u64)) -> Explored {
 
 /// Walks a path with both, and says where they differ at its end.
 fn walk(scope: Scope, path: &[Action]) -> Option<String> {
-    let (mut real, mut model) = (Real::new(scope), Model::new(scope));
-    for action in path {
+    let mut model = Model::new(scope);
+    let mut tables = (
+        Real::<Growable>::new(scope, TableConfig::default()),
+        Real::<Growable>::new(scope, TableConfig::default()),
+        scope
+            .is_small()
+            .then(|| Real::<Small>::new(scope, Small::config())),
+    );
+    let (whole, reloaded, small) = (&mut tables.0, &mut tables.1, &mut tables.2);
+    for (place, action) in path.iter().enumerate() {
         model.apply(*action);
-        real.apply(*action, model.now);
+        if place + 1 == path.len()
+            && let Some(detail) = reloaded.reload()
+        {
+            return Some(detail);
+        }
+        whole.apply(*action, model.now);
+        reloaded.apply(*action, model.now);
+        if let Some(small) = small {
+            small.apply(*action, model.now);
+        }
     }
-    real.differs(&model)
+    let saved = whole.table.save();
+    let same = |other: bool, how: &str| {
+        (!other).then(|| format!("the table {how} is in another state than the one with a heap"))
+    };
+    whole
+        .differs(&model)
+        .or_else(|| reloaded.differs(&model))
+        .or_else(|| same(reloaded.table.save() == saved, "that was saved and loaded"))
+        .or_else(|| small.as_ref().and_then(|small| small.differs(&model)))
+        .or_else(|| {
+            let small = small.as_ref()?;
+            same(small.table.save() == saved, "without a heap")
+        })
 }
 
 fn permutations(count: u8) -> Vec<Vec<u8>> {
