@@ -63,6 +63,11 @@ pub(crate) trait Driver<'p> {
     /// A process died; its peers learn of it unless it went silently.
     fn handle_crash(&mut self, node: NodeId, silently: bool);
 
+    /// A process ends as it does when it is asked to.
+    fn handle_stop(&mut self, node: NodeId) {
+        self.handle_crash(node, false);
+    }
+
     /// A process starts again.
     fn handle_restart(&mut self, node: NodeId);
 
@@ -117,6 +122,10 @@ fn take<'p, D: Driver<'p>>(driver: &mut D, step: Step<D::Event>) {
                 if silently { "loses power" } else { "crashes" }.to_owned()
             });
             driver.handle_crash(node, silently);
+        }
+        Step::Stopped(node) => {
+            engine.note(node, Kind::Fault, || "stops".to_owned());
+            driver.handle_stop(node);
         }
         Step::Restarted(node) => driver.handle_restart(node),
         Step::ClockChanged(node) => {

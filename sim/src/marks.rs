@@ -55,6 +55,7 @@ marks! {
         TakenOver "a session was taken over while its old connection looked alive",
         RestartedFromDisk "a broker started with what its predecessor had made durable",
         BrokerDiedHolding "a broker died while somebody held",
+        BrokerStopped "a broker stopped in good order while somebody held",
         RecordSurvived "a write to disk got through although the broker died meanwhile",
         SeveralKeys "several keys were granted together",
         CancelledHolding "a request was cancelled that had just been granted",

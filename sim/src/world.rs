@@ -78,6 +78,8 @@ pub(crate) enum Step<E> {
     Op(usize),
     /// A process died. Its connections end at the other side unless it went silently.
     Crashed { node: NodeId, silently: bool },
+    /// A process ends in good order, if it has one.
+    Stopped(NodeId),
     /// A process starts again.
     Restarted(NodeId),
     /// A clock was changed: what was scheduled by it has to be scheduled anew.
@@ -260,6 +262,21 @@ impl<'p, E: Copy> World<'p, E> {
                     self.queue
                         .push(until_ns, Item::Restart { node, life, boots });
                     return Some(Step::Crashed { node, silently });
+                }
+            }
+            Fault::Stop(node) if known(node) => {
+                let process = &mut self.nodes[usize::from(node)].process;
+                let is_paused = process.paused_until(now_ns).is_some();
+                if let Some(life) = process.crash() {
+                    let boots = false;
+                    self.queue
+                        .push(until_ns, Item::Restart { node, life, boots });
+                    return Some(if is_paused {
+                        let silently = false;
+                        Step::Crashed { node, silently }
+                    } else {
+                        Step::Stopped(node)
+                    });
                 }
             }
             Fault::Jump { node, by_ns } if known(node) => {

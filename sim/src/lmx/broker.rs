@@ -106,6 +106,22 @@ impl Driver<'_> {
         self.after_broker();
     }
 
+    /// The broker is asked to stop: it tells everybody, and its process ends once what must
+    /// outlive it is on the disk.
+    pub(super) fn stop_broker(&mut self) {
+        let now = self.now(BROKER);
+        let Some(broker) = &mut self.broker.broker else {
+            return;
+        };
+        let held = broker.table().counts().held > 0;
+        sometimes!(self.engine.marks, BrokerStopped, held);
+        broker.stop(now);
+        self.after_broker();
+        while let Some(record) = self.broker.writing.take() {
+            self.record_written(record);
+        }
+    }
+
     pub(super) fn kill_broker(&mut self) {
         let held = self
             .broker
@@ -214,9 +230,14 @@ impl Driver<'_> {
         if life != self.broker.life || self.engine.put_off(BROKER, Event::Disk { life }) {
             return;
         }
+        if let Some(record) = self.broker.writing.take() {
+            self.record_written(record);
+        }
+    }
+
+    fn record_written(&mut self, record: Record) {
         let now = self.now(BROKER);
-        let (Some(broker), Some(record)) = (&mut self.broker.broker, self.broker.writing.take())
-        else {
+        let Some(broker) = &mut self.broker.broker else {
             return;
         };
         self.broker.disk = Some(record);
@@ -419,8 +440,11 @@ impl Driver<'_> {
         let counts = broker.table().counts();
         let status = broker.status(now);
         // What readers that are preferred hold in common is held by a session of the broker's.
-        let own = ClientSetup::Scripted(Script::ReadPreferring);
-        let own = u32::from(self.setup.clients.contains(&own));
+        let may_read = |client: &ClientSetup| {
+            let preferred = ClientSetup::Scripted(Script::ReadPreferring);
+            *client == preferred || *client == ClientSetup::Hostile
+        };
+        let own = u32::from(self.setup.clients.iter().any(may_read));
         let nothing = counts.sessions <= own
             && counts.keys == 0
             && counts.held == 0

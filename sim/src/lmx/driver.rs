@@ -285,6 +285,13 @@ impl<'p> engine::Driver<'p> for Driver<'p> {
         }
     }
 
+    fn handle_stop(&mut self, node: NodeId) {
+        if node == BROKER {
+            self.stop_broker();
+        }
+        self.handle_crash(node, false);
+    }
+
     fn handle_restart(&mut self, node: NodeId) {
         if node == BROKER {
             self.start_broker();

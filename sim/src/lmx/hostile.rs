@@ -1,5 +1,7 @@
 //! One that does what no decent client does: each time over a connection of its own.
 
+mod lines;
+
 use std::time::Duration;
 
 use lmx_core::table::Conversion;
@@ -35,6 +37,8 @@ pub enum Hostile {
     Silent,
     /// Sends a line that is no JSON, and one that never ends.
     BadLine,
+    /// So many of live-mutex's lines, with any fields, in any order.
+    Lines(u32),
     /// Commands before the handshake.
     OutOfOrder,
     /// Releases, renews and cancels another's request.
@@ -201,6 +205,7 @@ impl Driver<'_> {
             Hostile::BadLine => {
                 bytes.extend_from_slice(b"this is no JSON\n{\"type\":\"lock\",");
             }
+            Hostile::Lines(count) => lines::any(&mut bytes, draws, count, self.setup),
             Hostile::OutOfOrder => {
                 bytes.extend_from_slice(&MAGIC);
                 session.send(&mut bytes, Command::Ping);

@@ -51,7 +51,7 @@ fn draw_plan(seed: u64, mut draw: Sequence, allowed: FaultSet, ops_max: u64) -> 
         })
         .collect();
     let heal_ns = at_ns + 10 * SECOND;
-    let mut kinds = allowed;
+    let mut kinds = allowed.without(FaultKind::Stop);
     // Clocks that break their bound are a mix of their own: there, only fencing is left.
     let breaking = FaultSet::of(&[FaultKind::Freeze, FaultKind::Step]);
     setup.clocks_break = draw.percent(10) && allowed.and(breaking) != FaultSet::NONE;
@@ -92,10 +92,24 @@ fn draw_plan(seed: u64, mut draw: Sequence, allowed: FaultSet, ops_max: u64) -> 
     };
     // What was added later is drawn last: seeds without it are as they were.
     scripted::widen(draw, &mut plan, &scope, ops_max);
+    let stops = FaultSet::of(&[FaultKind::Stop]).and(allowed);
+    if draw.percent(20) {
+        let scope = FaultScope {
+            kinds: stops,
+            density: 4 * scope.density,
+            ..scope
+        };
+        let stops = crate::plan::swarm::faults(draw, &scope, &plan.ops);
+        plan.faults.extend(stops);
+    }
     if plan.lmx.as_ref().is_some_and(|setup| !setup.durable) {
         // A broker without memory cannot keep a promise over its death.
-        plan.faults
-            .retain(|event| !matches!(event.fault, Fault::Crash(0) | Fault::PowerLoss(0)));
+        plan.faults.retain(|event| {
+            !matches!(
+                event.fault,
+                Fault::Crash(0) | Fault::PowerLoss(0) | Fault::Stop(0)
+            )
+        });
     }
     plan
 }
@@ -125,6 +139,8 @@ struct Mix {
     reopens: u32,
     /// Somebody hostile claims to have held what others want.
     claims: u32,
+    /// Somebody hostile writes live-mutex's lines.
+    lines: u32,
 }
 
 impl Mix {
@@ -170,6 +186,7 @@ impl Mix {
             forces: draw.pick(&[0, 0, 0, 5]),
             reopens: draw.pick(&[0, 0, 0, 5]),
             claims: draw.pick(&[0, 10, 60]),
+            lines: 15,
         }
     }
 }
@@ -308,6 +325,9 @@ fn hostile(draw: &mut Sequence, mix: &Mix, id: u32) -> Hostile {
     let other = id + 1 - draw.skewed(1, u64::from(id) + 1) as u32;
     if draw.percent(mix.claims) {
         return Hostile::Claim { op: other };
+    }
+    if draw.percent(mix.lines) {
+        return Hostile::Lines(draw.skewed(1, 60) as u32);
     }
     match draw.below(17) {
         13.. => Hostile::Limits {

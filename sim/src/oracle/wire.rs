@@ -324,11 +324,34 @@ pub(crate) fn command(body: &[u8]) -> Option<(u32, Heard)> {
     Some((tag, heard))
 }
 
-/// The id under which a line of live-mutex's asks for a lock. `None` if it asks for none.
-pub(crate) fn asked_in_line(line: &[u8]) -> Option<u128> {
-    let line: serde_json::Value = serde_json::from_slice(line).ok()?;
-    let uuid = line["uuid"].as_str().filter(|_| line["type"] == "lock")?;
-    u128::from_str_radix(&uuid.replace('-', ""), 16).ok()
+/// What a line of live-mutex's asks for, as far as the oracle looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// A lock of one key.
+    Asks { id: u128, key: String },
+    /// Nothing that is held or waited for.
+    AsksNothing,
+    /// That is not known.
+    Unread,
+}
+
+/// What a line asks for.
+pub(crate) fn asked_in_line(line: &[u8]) -> Line {
+    let Ok(line) = serde_json::from_slice::<serde_json::Value>(line) else {
+        return Line::Unread;
+    };
+    let (uuid, key) = (line["uuid"].as_str(), line["key"].as_str());
+    let id = uuid.and_then(|uuid| u128::from_str_radix(&uuid.replace('-', ""), 16).ok());
+    match (line["type"].as_str(), id, key) {
+        (Some("lock"), Some(id), Some(key)) => Line::Asks {
+            id,
+            key: key.to_owned(),
+        },
+        (Some("unlock" | "lock-received" | "lock-client-timeout" | "version"), ..) => {
+            Line::AsksNothing
+        }
+        _ => Line::Unread,
+    }
 }
 
 /// Whether this is how a stream begins that ends with a fault, and says nothing else.
@@ -370,7 +393,7 @@ mod tests {
 
     #[test]
     fn lines_are_found_however_the_stream_is_cut() {
-        let stream = b"{\"type\":\"lock\",\"uuid\":\"00000000-0000-0000-4000-000000000009\"}\n\
+        let stream = b"{\"type\":\"lock\",\"key\":\"k\",\"uuid\":\"00000000-0000-0000-4000-000000000009\"}\n\
                        {\"type\":\"unlock\",\"uuid\":\"5\"}\nno JSON\n{\"type\":";
         for cut in 0..stream.len() {
             let mut lines = Lines::default();
@@ -378,8 +401,15 @@ mod tests {
             for part in [&stream[..cut], &stream[cut..]] {
                 lines.feed(part, |line| asked.push(asked_in_line(line)));
             }
-            let id = 0x4000_0000_0000_0009;
-            assert_eq!(asked, [Some(id), None, None], "cut at {cut}");
+            let asks = Line::Asks {
+                id: 0x4000_0000_0000_0009,
+                key: "k".to_owned(),
+            };
+            assert_eq!(
+                asked,
+                [asks, Line::AsksNothing, Line::Unread],
+                "cut at {cut}"
+            );
         }
     }
 }

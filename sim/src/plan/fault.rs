@@ -54,6 +54,9 @@ pub enum Fault {
     Crash(NodeId),
     /// The machine loses power: nobody is told. It starts again when the fault ends.
     PowerLoss(NodeId),
+    /// The process is asked to stop, does so in good order, and starts again when the fault
+    /// ends. What has no order of its own for that crashes.
+    Stop(NodeId),
     /// The wall clock jumps; the monotonic clock does not.
     Jump {
         /// Whose.
@@ -156,6 +159,7 @@ impl Fault {
             Self::Pause(_) => FaultKind::Pause,
             Self::Crash(_) => FaultKind::Crash,
             Self::PowerLoss(_) => FaultKind::Power,
+            Self::Stop(_) => FaultKind::Stop,
             Self::Jump { .. } => FaultKind::Jump,
             Self::Freeze(_) => FaultKind::Freeze,
             Self::Step { .. } => FaultKind::Step,
@@ -219,6 +223,7 @@ fault_kinds! {
     Isolate "isolate" "a node is cut off",
     Partition "partition" "the network falls in two, in one direction or both",
     SlowReader "slow-reader" "a process reads little and rarely",
+    Stop "stop" "a server stops in good order and starts again",
 }
 
 impl std::str::FromStr for FaultKind {

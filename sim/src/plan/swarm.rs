@@ -75,7 +75,8 @@ impl Plan {
         let scope = FaultScope {
             servers: shape.servers,
             clients,
-            kinds: shape.faults,
+            // To these protocols it is a crash.
+            kinds: shape.faults.without(FaultKind::Stop),
             heal_ns,
             reach_ns: shape.lease_ns,
             drift_ppm_max: shape.drift_ppm_max,
@@ -137,7 +138,9 @@ pub(crate) fn faults(draw: &mut Sequence, scope: &FaultScope, ops: &[Op]) -> Vec
             when: when(draw, scope, op.id),
             lasts_ns: match kind {
                 // What a process has forgotten shows when it is soon back.
-                FaultKind::Crash | FaultKind::Power => draw.skewed(MS, 2 * scope.reach_ns),
+                FaultKind::Crash | FaultKind::Power | FaultKind::Stop => {
+                    draw.skewed(MS, 2 * scope.reach_ns)
+                }
                 _ => extent_ns(draw, scope, 2),
             },
             fault: fault(draw, scope, kind, scope.servers + op.client),
@@ -239,5 +242,6 @@ fn fault(draw: &mut Sequence, scope: &FaultScope, kind: FaultKind, client: NodeI
         FaultKind::Partition if draw.percent(50) => Fault::Partition { side },
         FaultKind::Partition => Fault::PartitionOneWay { side },
         FaultKind::SlowReader => Fault::SlowReader(node),
+        FaultKind::Stop => Fault::Stop(server),
     }
 }

@@ -3,7 +3,7 @@
 use super::answers::{Expected, label_hash};
 use super::books::{Ask, Renewal, Request};
 use super::{Ledger, Open, Tap, index};
-use crate::oracle::wire::{Asked, Frames, Heard, asked_in_line, command};
+use crate::oracle::wire::{Asked, Frames, Heard, Line, asked_in_line, command};
 use crate::plan::Mode;
 
 impl Ledger {
@@ -28,10 +28,10 @@ impl Ledger {
         tap.heard = frames;
         self.heard |= !tap.heard.is_native();
         if !tap.heard.native_so_far() {
-            tap.lines.feed(bytes, |line| {
-                if let Some(id) = asked_in_line(line) {
-                    self.asked_in_line(id);
-                }
+            tap.lines.feed(bytes, |line| match asked_in_line(line) {
+                Line::Asks { id, key } => self.asked_in_line(id, &key),
+                Line::AsksNothing => {}
+                Line::Unread => self.complete = false,
             });
         }
     }
@@ -147,8 +147,10 @@ impl Ledger {
 
     /// Of what a live-mutex client asks for, nothing more is read; what was known of an
     /// earlier request under the same id is not true of this one.
-    fn asked_in_line(&mut self, id: u128) {
+    fn asked_in_line(&mut self, id: u128, key: &str) {
         self.asks += 1;
+        let is_known = self.keys.iter().any(|it| it.name == key.as_bytes());
+        self.complete &= is_known && self.request(id).is_some();
         let Some(place) = index(id).filter(|at| *at < self.requests.len()) else {
             return;
         };
