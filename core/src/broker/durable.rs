@@ -10,7 +10,7 @@
 //! |---|---|
 //! | tokens rise | the ceiling: reserved in blocks, the next long before it is needed |
 //! | a session can reclaim | that there is such a session, or that there are some that are not listed: held back is its `Welcome` |
-//! | a kept hold with a long lease, or none | the hold itself: held back is its grant, or its end |
+//! | a kept hold with a long lease, or none | the hold itself: held back is its grant, or its end, on every connection to which it is said |
 //! | anything to holders that cannot reclaim | that there are such holders, and how long they may believe: held back is what is said to the first that may believe for so long |
 //!
 //! A grant in a session that is open waits for nothing. Of many sessions that are opened in
@@ -64,11 +64,12 @@ pub(super) struct Durable {
     opening: Option<Duration>,
     /// When to list them.
     list_at: Option<Instant>,
-    /// Kept requests with a long lease or none, waiting or held, and the longest lease
-    /// that they were ever given.
-    watched: BTreeMap<RequestId, Option<Duration>>,
+    /// Kept requests with a long lease or none, waiting or held.
+    watched: BTreeMap<RequestId, Watched>,
     /// Those of them that held when it was last looked.
     held: BTreeMap<RequestId, (FencingToken, Mode)>,
+    /// The version with the last change of any of those.
+    kept_in: u64,
     /// The table's and the sessions' counts of changes when it was last looked.
     kept_changes: u32,
     sessions_ended: u64,
@@ -82,6 +83,15 @@ pub(super) struct Durable {
     held_back: Vec<u32>,
     /// Who held when the broker was stopped.
     last: Option<Last>,
+}
+
+/// A request that may come to be a kept hold that a successor restores.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    /// The longest lease that it was ever given.
+    longest: Option<Duration>,
+    /// The version with its last change.
+    kept_in: u64,
 }
 
 /// A record that went out, and whom it covers.
@@ -130,6 +140,7 @@ impl Durable {
             list_at: None,
             watched: BTreeMap::new(),
             held: BTreeMap::new(),
+            kept_in: 0,
             kept_changes: 0,
             sessions_ended: 0,
             refresh_at: None,
@@ -184,6 +195,15 @@ impl Durable {
             self.wanted += 1;
         }
         self.wanted
+    }
+
+    /// The same of a change of this kept request.
+    fn change_kept(&mut self, id: RequestId) {
+        let version = self.change();
+        self.kept_in = version;
+        if let Some(watched) = self.watched.get_mut(&id) {
+            watched.kept_in = version;
+        }
     }
 
     /// Until when anybody of before may believe in a hold.
@@ -312,7 +332,7 @@ impl Broker {
         if !self.durable.is_on {
             return;
         }
-        let known = self.durable.watched.get(&id).copied();
+        let known = self.durable.watched.get(&id).map(|known| known.longest);
         if let (None, Some(short)) = (known, lease.filter(|lease| *lease <= self.config.idle_max)) {
             // It is not worth a line of its own.
             if let Some(version) = self.durable.cover_for_ever(short) {
@@ -325,7 +345,13 @@ impl Broker {
             (Some(Some(known)), Some(lease)) => Some(known.max(lease)),
             (Some(_), _) => None,
         };
-        self.durable.watched.insert(id, longest);
+        let kept_in = self
+            .durable
+            .watched
+            .get(&id)
+            .map_or(0, |known| known.kept_in);
+        let watched = Watched { longest, kept_in };
+        self.durable.watched.insert(id, watched);
         // A hold that was too short to be recorded, and has been renewed for longer, begins
         // without the table having changed; `guard` would not see it.
         let is_held = || {
@@ -338,8 +364,27 @@ impl Broker {
             None => self.table.kept_changes() == self.durable.kept_changes && is_held(),
         };
         if has_grown {
-            let version = self.durable.change();
-            self.hold_back(index, version);
+            self.durable.change_kept(id);
+        }
+        self.note_told(index, id);
+    }
+
+    /// What is about to be said of this request may have been said before, to a connection
+    /// that is gone, and held back there for it to be durable. Then it is here, too.
+    pub(super) fn note_told(&mut self, index: u32, id: RequestId) {
+        let safe = self.durable.safe.number;
+        if self.durable.kept_in > safe
+            && let Some(watched) = self.durable.watched.get(&id)
+            && watched.kept_in > safe
+        {
+            self.hold_back(index, watched.kept_in);
+        }
+    }
+
+    /// The same of a hold that there is not any more: it may have been a kept one.
+    pub(super) fn note_told_gone(&mut self, index: u32) {
+        if self.durable.kept_in > self.durable.safe.number {
+            self.hold_back(index, self.durable.kept_in);
         }
     }
 
@@ -361,7 +406,7 @@ impl Broker {
         if !self.look_at_watched() {
             return;
         }
-        let version = self.durable.change();
+        let version = self.durable.kept_in;
         for (index, start) in self.connections.touched() {
             self.hold_back_from(index, start, version);
         }
@@ -512,7 +557,7 @@ impl Broker {
                 Some(KeptHold {
                     id,
                     token,
-                    lease: self.durable.watched.get(&id).copied()?,
+                    lease: self.durable.watched.get(&id)?.longest,
                     keys: keys_of(request),
                     label: request.label().flatten().copied().collect(),
                     lock_delay: request.lock_delay(),
@@ -525,7 +570,12 @@ impl Broker {
     fn look_at_watched(&mut self) -> bool {
         let mut held = BTreeMap::new();
         let table = &self.table;
-        self.durable.watched.retain(|&id, _| {
+        let Durable {
+            watched,
+            held: before,
+            ..
+        } = &mut self.durable;
+        watched.retain(|&id, _| {
             let Some(request) = table.request(id) else {
                 return false;
             };
@@ -534,9 +584,18 @@ impl Broker {
             }
             true
         });
-        let has_changed = held != self.durable.held;
-        self.durable.held = held;
-        has_changed
+        if held == *before {
+            return false;
+        }
+        let before = core::mem::replace(before, held);
+        let version = self.durable.change();
+        self.durable.kept_in = version;
+        for (id, watched) in &mut self.durable.watched {
+            if self.durable.held.get(id) != before.get(id) {
+                watched.kept_in = version;
+            }
+        }
+        true
     }
 
     /// Shows nothing of what is sent from here on before `version` is durable.

@@ -7,7 +7,7 @@ use super::connection::Phase;
 use super::connections::Queue;
 use super::session;
 use super::{Broker, report};
-use crate::table::{AcquireError, Acquired, ForceTarget, OpenError};
+use crate::table::{AcquireError, Acquired, ForceTarget, OpenError, ReleaseError};
 use crate::wire::{
     AcquireFields, Answer, Command, FaultKind, Hello, QueryError, Request, Resumed, Ticket, Welcome,
 };
@@ -235,6 +235,9 @@ impl Broker {
                 }
                 Err(error) => {
                     refusals.0.refused_absent += 1;
+                    if error == ReleaseError::NotHeld {
+                        self.note_told_gone(index);
+                    }
                     Answer::ReleaseRefused { id, error }
                 }
             },
@@ -259,7 +262,10 @@ impl Broker {
                 }
             },
             Command::Convert { id, to } => match self.table.convert(now, by, id, to) {
-                Ok(Some(grant)) => Answer::Granted { id, grant },
+                Ok(Some(grant)) => {
+                    self.note_told(index, id);
+                    Answer::Granted { id, grant }
+                }
                 Ok(None) => Answer::Queued { id, ahead: 0 },
                 Err(error) => {
                     refusals.convert(error);
@@ -332,8 +338,10 @@ impl Broker {
                 }
             }
         };
-        if fields.keep && result.is_ok() {
-            self.note_kept(index, id, fields.lease);
+        match result {
+            Ok(_) if fields.keep => self.note_kept(index, id, fields.lease),
+            Ok(_) => self.note_told(index, id),
+            Err(_) => {}
         }
         if reclaimed.is_some() && result.is_err() {
             self.note_not_reclaimed(by);

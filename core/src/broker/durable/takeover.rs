@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::super::{Broker, ConfigError};
-use super::{KeptHold, REFRESH_DELAY};
+use super::{KeptHold, REFRESH_DELAY, Watched};
 use crate::table::{AcquireError, ForceTarget};
 use crate::{Acquire, FencingToken, Instant, Key, Mode, SessionId, Want};
 
@@ -29,7 +29,11 @@ impl Broker {
         for hold in holds {
             self.restore_one(now, hold, &permits)
                 .map_err(|error| ConfigError::NotRestored { error })?;
-            self.durable.watched.insert(hold.id, hold.lease);
+            let watched = Watched {
+                longest: hold.lease,
+                kept_in: 0,
+            };
+            self.durable.watched.insert(hold.id, watched);
         }
         if self.grace_until.is_none() {
             self.table.end_grace(now);

@@ -309,6 +309,69 @@ fn the_end_of_a_kept_hold_is_not_told_before_a_successor_knows() {
 }
 
 #[test]
+fn what_is_not_told_yet_of_a_kept_hold_is_not_told_to_another_connection_either() {
+    let mut world = World::new();
+    let (mut peer, _) = world.session();
+    let (mut other, _) = world.session();
+    let (mut third, _) = world.session();
+    peer.ask_in(&mut world, Mode::Shared, 1, "key", true, KEPT, None);
+    world.broker.handle_disconnect(world.now, peer.connection);
+    world.later(Duration::from_secs(4));
+    // Its session is over, and it is whose asks for it again.
+    other.ask_in(&mut world, Mode::Shared, 1, "key", true, KEPT, None);
+    third.acquire(&mut world, 2, "other", false);
+    assert_eq!(other.words(&mut world), [""; 0]);
+    assert_eq!(third.words(&mut world), ["granted 2 2"]);
+    world.write();
+    assert_eq!(other.words(&mut world), ["granted 1 1"]);
+
+    let upgrade = || Command::Convert {
+        id: RequestId::from_u128(1),
+        to: crate::table::Conversion::Upgrade,
+    };
+    let (mut again, _) = world.session();
+    other.send(&mut world, upgrade());
+    world.broker.handle_disconnect(world.now, other.connection);
+    world.later(Duration::from_secs(4));
+    again.ask_in(&mut world, Mode::Shared, 1, "key", false, KEPT, None);
+    again.send(&mut world, upgrade());
+    assert_eq!(again.words(&mut world), [""; 0]);
+    world.write();
+    assert_eq!(again.words(&mut world), ["granted 1 3", "granted 1 3"]);
+
+    again.release(&mut world, 1);
+    third.release(&mut world, 1);
+    assert_eq!(third.words(&mut world), [""; 0]);
+    world.write();
+    assert_eq!(third.words(&mut world).len(), 1);
+    // Nothing is to be written any more, and nobody waits.
+    third.release(&mut world, 1);
+    assert_eq!(third.words(&mut world).len(), 1);
+}
+
+#[test]
+fn a_renewal_that_is_not_told_yet_is_not_told_to_another_connection_either() {
+    let mut world = World::new();
+    let (mut peer, _) = world.session();
+    let (mut other, _) = world.session();
+    let hour = Some(Duration::from_hours(1));
+    peer.ask(&mut world, 1, "key", true, hour, None);
+    world.write();
+    peer.read(&mut world);
+    let renew = || Command::Renew {
+        id: RequestId::from_u128(1),
+        lease: None,
+    };
+    peer.send(&mut world, renew());
+    world.broker.handle_disconnect(world.now, peer.connection);
+    world.later(Duration::from_secs(4));
+    other.send(&mut world, renew());
+    assert_eq!(other.words(&mut world), [""; 0]);
+    world.write();
+    assert_eq!(other.words(&mut world).len(), 1);
+}
+
+#[test]
 fn others_do_not_wait_for_the_disk_with_a_kept_hold() {
     let mut world = World::new();
     let (mut keeper, _) = world.session();
