@@ -35,11 +35,26 @@ impl Table {
         Instant::from_nanos(self.now)
     }
 
+    /// An id for another request.
+    pub(crate) fn next_id(&mut self) -> RequestId {
+        self.id += 1;
+        RequestId::from_u128(self.id)
+    }
+
     /// Asks for a key, under the next id.
     pub(crate) fn acquire(&mut self, key: &[u8], lease: Option<Duration>) -> (RequestId, Acquired) {
+        let id = self.next_id();
+        (id, self.acquire_as(id, key, lease))
+    }
+
+    /// Asks for a key, under this id.
+    pub(crate) fn acquire_as(
+        &mut self,
+        id: RequestId,
+        key: &[u8],
+        lease: Option<Duration>,
+    ) -> Acquired {
         let now = self.tick();
-        self.id += 1;
-        let id = RequestId::from_u128(self.id);
         let wants = [Want {
             key: Key::new(key, u32::MAX).expect("it has bytes"),
             mode: Mode::Exclusive,
@@ -49,7 +64,7 @@ impl Table {
             ..Acquire::new(id, &wants)
         };
         let acquired = self.locks.acquire(now, self.session, &want);
-        (id, acquired.expect("it is within the limits"))
+        acquired.expect("it is within the limits")
     }
 
     /// Gives it back.
