@@ -59,6 +59,16 @@ impl Arena {
         slot
     }
 
+    /// Takes a slot that was given back before; the caller has made sure that there is one.
+    #[inline]
+    pub(crate) fn take_again<'s, T: Slot>(&mut self, slots: &'s mut [T]) -> (u32, &'s mut T) {
+        let slot = self.free;
+        let vacant = &mut slots[slot as usize];
+        self.free = *vacant.free_link();
+        self.used += 1;
+        (slot, vacant)
+    }
+
     /// Takes a slot back.
     #[inline]
     pub(crate) fn give<T: Slot>(&mut self, slots: &mut [T], slot: u32) {

@@ -41,8 +41,6 @@ pub(crate) struct Index {
     pub(crate) buckets: u32,
     /// The least number below a power of two that numbers all buckets.
     mask: u32,
-    /// Slots in the chains.
-    pub(crate) entries: u32,
 }
 
 impl Index {
@@ -50,19 +48,37 @@ impl Index {
         Self {
             buckets: 0,
             mask: 0,
-            entries: 0,
+        }
+    }
+
+    /// With so many buckets, all of whose cells are vacant.
+    #[cfg(feature = "serde")]
+    pub(crate) const fn with_buckets(buckets: u32) -> Self {
+        Self {
+            buckets,
+            mask: if buckets == 0 {
+                0
+            } else {
+                buckets.next_power_of_two() - 1
+            },
         }
     }
 
     /// The first slot under `hash` for which `is_it` holds, or `NONE`.
     #[inline]
-    pub(crate) fn find(
-        &self,
+    pub(crate) fn find(&self, cells: &[Cell], hash: u32, is_it: impl FnMut(u32) -> bool) -> u32 {
+        Self::find_in(cells, self.bucket_of(hash), hash, is_it)
+    }
+
+    /// The same, where its bucket is known.
+    #[inline]
+    pub(crate) fn find_in(
         cells: &[Cell],
+        bucket: usize,
         hash: u32,
         mut is_it: impl FnMut(u32) -> bool,
     ) -> u32 {
-        let mut link = self.link(cells, hash);
+        let mut link = first_link(cells, bucket);
         while link != NONE {
             let slot = link & SLOT;
             if (link ^ hash) & !SLOT == 0 && is_it(slot) {
@@ -75,7 +91,7 @@ impl Index {
 
     /// The first slot under `hash`, and under others that share its bucket.
     pub(crate) fn first(&self, cells: &[Cell], hash: u32) -> Option<u32> {
-        slot_of(self.link(cells, hash))
+        slot_of(first_link(cells, self.bucket_of(hash)))
     }
 
     /// The first slot of a bucket that is in use.
@@ -90,31 +106,44 @@ impl Index {
 
     /// Something of what a search under `hash` begins with.
     pub(crate) fn peek(&self, cells: &[Cell], hash: u32) -> u32 {
-        self.link(cells, hash)
+        first_link(cells, self.bucket_of(hash))
     }
 
-    /// Puts `slot` into the chain of `hash`, and makes room for the next one.
+    /// Puts `slot` into the chain of `hash`. If there are fewer buckets than slots that
+    /// were ever in use, there is one more then.
     #[inline]
     pub(crate) fn insert(
         &mut self,
         cells: &mut [Cell],
         slot: u32,
         hash: u32,
+        slots: u32,
         hash_of: impl Fn(u32) -> u32,
     ) {
-        self.entries += 1;
-        if self.entries > self.buckets && (self.buckets as usize) < cells.len() {
+        if self.buckets < slots {
             self.split(cells, hash_of);
         }
-        push(cells, self.bucket_of(hash), slot, hash);
+        Self::insert_in(cells, self.bucket_of(hash), slot, hash);
+    }
+
+    /// Makes `slot` the first in the bucket of its hash.
+    #[inline]
+    pub(crate) fn insert_in(cells: &mut [Cell], bucket: usize, slot: u32, hash: u32) {
+        let first = &mut cells[bucket].first;
+        let after = core::mem::replace(first, slot | hash & !SLOT);
+        cells[slot as usize].next = after;
     }
 
     /// Takes `slot` out of the chain of `hash`.
     #[inline]
-    pub(crate) fn remove(&mut self, cells: &mut [Cell], slot: u32, hash: u32) {
-        self.entries -= 1;
+    pub(crate) fn remove(&self, cells: &mut [Cell], slot: u32, hash: u32) {
+        Self::remove_from(cells, self.bucket_of(hash), slot);
+    }
+
+    /// Takes `slot` out of its bucket.
+    #[inline]
+    pub(crate) fn remove_from(cells: &mut [Cell], bucket: usize, slot: u32) {
         let after = cells[slot as usize].next;
-        let bucket = self.bucket_of(hash);
         let mut link = cells[bucket].first;
         if link & SLOT == slot {
             cells[bucket].first = after;
@@ -141,15 +170,6 @@ impl Index {
         }) as usize
     }
 
-    /// The first link of the bucket of `hash`.
-    #[inline]
-    fn link(&self, cells: &[Cell], hash: u32) -> u32 {
-        // Without any bucket, there may not even be a cell.
-        cells
-            .get(self.bucket_of(hash))
-            .map_or(NONE, |cell| cell.first)
-    }
-
     /// Adds a bucket, and moves what belongs into it out of the one it splits.
     #[inline(never)]
     fn split(&mut self, cells: &mut [Cell], hash_of: impl Fn(u32) -> u32) {
@@ -167,7 +187,7 @@ impl Index {
             let slot = link & SLOT;
             let after = cells[slot as usize].next;
             let hash = hash_of(slot);
-            push(cells, self.bucket_of(hash), slot, hash);
+            Self::insert_in(cells, self.bucket_of(hash), slot, hash);
             link = after;
         }
     }
@@ -177,12 +197,11 @@ fn slot_of(link: u32) -> Option<u32> {
     (link != NONE).then_some(link & SLOT)
 }
 
-/// Makes `slot` the first of a bucket.
+/// The first link of a bucket.
 #[inline]
-fn push(cells: &mut [Cell], bucket: usize, slot: u32, hash: u32) {
-    let first = &mut cells[bucket].first;
-    let after = core::mem::replace(first, slot | hash & !SLOT);
-    cells[slot as usize].next = after;
+fn first_link(cells: &[Cell], bucket: usize) -> u32 {
+    // Without any bucket, there may not even be a cell.
+    cells.get(bucket).map_or(NONE, |cell| cell.first)
 }
 
 #[cfg(test)]

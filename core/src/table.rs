@@ -187,9 +187,10 @@ impl<S: Storage> LockTable<S> {
         let now = self.at(now, || Touches::Request(id));
         let mut core = self.core();
         let hash = core.as_ref().hash_id(id);
-        let request = core.as_ref().find_request_hashed(id, hash);
+        let bucket = core.head.request_index.bucket_of(hash);
+        let request = core.as_ref().find_request_in(id, hash, bucket);
         if request != NONE && core.as_ref().is_lone_hold(by, request) {
-            core.give_back(request, hash);
+            core.give_back(request, bucket);
             return Ok(());
         }
         self.core().release(now, by, request, hash)

@@ -10,6 +10,8 @@ struct Indexed {
     index: Index,
     cells: Vec<Cell>,
     hashes: Vec<u32>,
+    /// Slots that were ever in use.
+    inserted: u32,
 }
 
 impl Indexed {
@@ -19,6 +21,7 @@ impl Indexed {
             index: Index::new(),
             cells: vec![Cell::VACANT; hashes.len()],
             hashes,
+            inserted: 0,
         };
         for slot in 0..indexed.hashes.len() as u32 {
             indexed.insert(slot);
@@ -28,8 +31,9 @@ impl Indexed {
 
     fn insert(&mut self, slot: u32) {
         let hash_of = |slot: u32| self.hashes[slot as usize];
+        self.inserted = self.inserted.max(slot + 1);
         self.index
-            .insert(&mut self.cells, slot, hash_of(slot), hash_of);
+            .insert(&mut self.cells, slot, hash_of(slot), self.inserted, hash_of);
     }
 
     fn remove(&mut self, slot: u32) {

@@ -379,9 +379,10 @@ impl Core<'_> {
     #[inline]
     pub(crate) fn index_request(&mut self, request: u32, hash: u32) {
         let (hasher, requests) = (self.hasher, &*self.parts.requests);
+        let slots = self.head.requests.fresh;
         self.head
             .request_index
-            .insert(self.parts.request_cells, request, hash, |slot| {
+            .insert(self.parts.request_cells, request, hash, slots, |slot| {
                 hasher.id(requests[slot as usize].id)
             });
     }
@@ -474,9 +475,10 @@ impl Core<'_> {
     #[inline]
     pub(crate) fn index_lock(&mut self, lock: u32, hash: u32) {
         let locks = &*self.parts.locks;
+        let slots = self.head.locks.fresh;
         self.head
             .lock_index
-            .insert(self.parts.lock_cells, lock, hash, |slot| {
+            .insert(self.parts.lock_cells, lock, hash, slots, |slot| {
                 locks[slot as usize].hash
             });
     }

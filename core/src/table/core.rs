@@ -2,6 +2,7 @@
 
 use crate::arena::NONE;
 use crate::hash::Hasher;
+use crate::index::Index;
 use crate::list;
 use crate::planted::planted;
 use crate::table::slots::{Flags, Head, State};
@@ -38,12 +39,16 @@ impl CoreRef<'_> {
     /// The same, where the hash of the id is known.
     #[inline]
     pub(crate) fn find_request_hashed(&self, id: RequestId, hash: u32) -> u32 {
+        self.find_request_in(id, hash, self.head.request_index.bucket_of(hash))
+    }
+
+    /// The same, where that hash's bucket is known, too.
+    #[inline]
+    pub(crate) fn find_request_in(&self, id: RequestId, hash: u32, bucket: usize) -> u32 {
         let halves = id.halves();
-        self.head
-            .request_index
-            .find(self.parts.request_cells, hash, |slot| {
-                self.parts.requests[slot as usize].id == halves
-            })
+        Index::find_in(self.parts.request_cells, bucket, hash, |slot| {
+            self.parts.requests[slot as usize].id == halves
+        })
     }
 
     /// The hash under which a request with this id is indexed.

@@ -57,9 +57,10 @@ impl Core<'_> {
     pub(crate) fn index_owner(&mut self, extras: u32, owner: u32) {
         let (hasher, slots) = (self.hasher, &*self.parts.extras);
         let hash = hasher.owner(owner);
+        let fresh = self.head.extras.fresh;
         self.head
             .owner_index
-            .insert(self.parts.owner_cells, extras, hash, |slot| {
+            .insert(self.parts.owner_cells, extras, hash, fresh, |slot| {
                 hasher.owner(slots[slot as usize].owner)
             });
     }

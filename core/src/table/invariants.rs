@@ -131,14 +131,15 @@ impl CoreRef<'_> {
         check_arena(&head.locks, parts.locks, |slot| slot.key_bytes() != 0)?;
         check_arena(&head.sessions, parts.sessions, |slot| slot.serial != 0)?;
         check_arena(&head.extras, parts.extras, |slot| slot.request != NONE)?;
-        for (used, max) in [
-            (head.requests.used, self.config.requests_max),
-            (head.claims.used, self.config.claims_max),
-            (head.locks.used, self.config.keys_max),
-            (head.sessions.used, self.config.sessions_max),
-            (head.pieces.used, self.config.pieces_max),
+        for (slots, max) in [
+            (head.requests.fresh, self.config.requests_max),
+            (head.claims.fresh, self.config.claims_max),
+            (head.locks.fresh, self.config.keys_max),
+            (head.sessions.fresh, self.config.sessions_max),
+            (head.pieces.fresh, self.config.pieces_max),
         ] {
-            ensure!(used <= max, "no limit is exceeded");
+            // Nor was it ever: so whatever finds a slot that was given back is within it.
+            ensure!(slots <= max, "no limit is exceeded");
         }
         Ok(())
     }
@@ -192,27 +193,23 @@ impl CoreRef<'_> {
 
     fn check_indices(&self) -> Verdict {
         let (head, parts, hasher) = (self.head, self.parts, self.hasher);
-        check_index(&head.request_index, parts.request_cells, |slot| {
+        let requests = head.requests.used as usize;
+        check_index(&head.request_index, parts.request_cells, requests, |slot| {
             hasher.id(parts.requests[slot as usize].id)
         })?;
-        check_index(&head.lock_index, parts.lock_cells, |slot| {
+        let locks = head.locks.used as usize;
+        check_index(&head.lock_index, parts.lock_cells, locks, |slot| {
             hash_of(&parts.locks[slot as usize], parts.pieces, hasher)
         })?;
-        check_index(&head.owner_index, parts.owner_cells, |slot| {
+        let extras = parts.extras[..head.extras.fresh as usize].iter();
+        let owners = extras.filter(|slot| slot.has_owner()).count();
+        check_index(&head.owner_index, parts.owner_cells, owners, |slot| {
             hasher.owner(parts.extras[slot as usize].owner)
         })?;
         ensure!(
-            head.request_index.entries == head.requests.used,
-            "every request can be found"
-        );
-        ensure!(
-            head.lock_index.entries == head.locks.used,
-            "every lock can be found"
-        );
-        let owners = parts.extras[..head.extras.fresh as usize].iter();
-        ensure!(
-            head.owner_index.entries as usize == owners.filter(|slot| slot.has_owner()).count(),
-            "every owner can be found"
+            head.request_index.buckets == head.requests.fresh
+                && head.lock_index.buckets == head.locks.fresh,
+            "there is a bucket for every slot that was ever in use"
         );
         for request in self.used_requests() {
             let id = parts.requests[request as usize].request_id();

@@ -11,6 +11,7 @@
 )]
 
 use crate::arena::{NONE, Vacant as _};
+use crate::index::Index;
 use crate::list::{self, Links};
 use crate::table::acquire::{capacity_of, flags_of, kind_of};
 use crate::table::core::{Core, CoreRef, WAITER_ORDER};
@@ -27,6 +28,8 @@ pub(crate) struct Seen {
     session: u32,
     /// The hash of its id.
     hash: u32,
+    /// The bucket of that.
+    bucket: usize,
     /// The request that has its id already, or `NONE`.
     known: u32,
     /// Where its key stands.
@@ -77,25 +80,25 @@ impl CoreRef<'_> {
     pub(crate) fn look(&self, by: SessionId, want: &Acquire<'_>, one: &Want<'_>) -> Option<Seen> {
         let session = self.find_session(by)?;
         let hash = self.hash_id(want.id);
+        let bucket = self.head.request_index.bucket_of(hash);
         Some(Seen {
             session,
             hash,
-            known: self.find_request_hashed(want.id, hash),
+            bucket,
+            known: self.find_request_in(want.id, hash, bucket),
             place: self.place_of(one.key),
         })
     }
 
     /// Whether a plain request can be granted for nobody has its key or wants it, and
-    /// everything it needs is there.
+    /// everything it needs is there: while a slot that was given back is vacant, fewer are in
+    /// use than once were, and so fewer than the limit allows.
     #[inline(always)]
     pub(crate) fn is_free(&self, seen: &Seen) -> bool {
         let (head, config) = (self.head, self.config);
         seen.place.lock == NONE
             && seen.known == NONE
             && head.has_vacant_slots()
-            && head.requests.used < config.requests_max
-            && head.claims.used < config.claims_max
-            && head.locks.used < config.keys_max
             && head.grace_until.is_none()
             && head.next_token <= head.token_ceiling
             && head.timer_order < WAITER_ORDER - 1
@@ -132,26 +135,24 @@ impl Core<'_> {
         one: &Want<'_>,
         seen: &Seen,
     ) -> Grant {
-        let request = self.head.requests.take(self.parts.requests);
-        let claim = self.head.claims.take(self.parts.claims);
-        let lock = self.head.locks.take(self.parts.locks);
+        let (request, request_slot) = self.head.requests.take_again(self.parts.requests);
+        let (claim, claim_slot) = self.head.claims.take_again(self.parts.claims);
+        let (lock, lock_slot) = self.head.locks.take_again(self.parts.locks);
         let (kind, permits) = kind_of(one.mode);
-        let mut slot = ClaimSlot::new(request, lock, kind, permits);
-        slot.links = Links {
+        *claim_slot = ClaimSlot::new(request, lock, kind, permits);
+        claim_slot.links = Links {
             prev: claim,
             next: claim,
         };
-        self.parts.claims[claim as usize] = slot;
-        let mut slot = seen.place.lock_slot(one.key);
-        slot.first = claim;
-        slot.holders = 1;
-        slot.permits = permits;
-        slot.capacity = capacity_of(one.mode);
-        self.parts.locks[lock as usize] = slot;
+        *lock_slot = seen.place.lock_slot(one.key);
+        lock_slot.first = claim;
+        lock_slot.holders = 1;
+        lock_slot.permits = permits;
+        lock_slot.capacity = capacity_of(one.mode);
         let mut flags = flags_of(want);
         flags.set_if(Flags::TIMED, want.lease.is_some());
         let token = self.head.next_token;
-        self.parts.requests[request as usize] = RequestSlot {
+        *request_slot = RequestSlot {
             id: want.id.halves(),
             token_or_since: token,
             granted_or_lease: now,
@@ -169,8 +170,10 @@ impl Core<'_> {
         let session = &mut self.parts.sessions[seen.session as usize];
         session.requests += 1;
         list::push_back(self.parts.requests, &mut session.quiet, request);
-        self.index_request(request, seen.hash);
-        self.index_lock(lock, seen.place.hash);
+        // There is a bucket for every slot that was ever in use.
+        Index::insert_in(self.parts.request_cells, seen.bucket, request, seen.hash);
+        let place = &seen.place;
+        Index::insert_in(self.parts.lock_cells, place.bucket, lock, place.hash);
         let deadline = want.lease.map(|lease| now.saturating_add(nanos(lease)));
         if let Some(at) = deadline {
             self.head.note_due(at);
@@ -189,25 +192,23 @@ impl Core<'_> {
         }
     }
 
-    /// Gives back what [a hold has alone](CoreRef::is_lone_hold).
+    /// Gives back what [a hold has alone](CoreRef::is_lone_hold) whose id is in this bucket.
     #[inline(always)]
-    pub(crate) fn give_back(&mut self, request: u32, hash: u32) {
+    pub(crate) fn give_back(&mut self, request: u32, bucket: usize) {
         let slot = self.parts.requests[request as usize];
-        let hash_of_key = self.parts.locks[slot.lock as usize].hash;
+        let lock = slot.lock;
+        let hash_of_key = self.parts.locks[lock as usize].hash;
         if slot.flags.has(Flags::TIMED) {
             self.head.request_timers(&mut self.parts).disarm(request);
         }
-        self.head
-            .lock_index
-            .remove(self.parts.lock_cells, slot.lock, hash_of_key);
-        self.head.locks.give(self.parts.locks, slot.lock);
+        let lock_index = &self.head.lock_index;
+        lock_index.remove(self.parts.lock_cells, lock, hash_of_key);
+        self.head.locks.give(self.parts.locks, lock);
         self.head.claims.give(self.parts.claims, slot.claim);
         let session = &mut self.parts.sessions[slot.session as usize];
         session.requests -= 1;
         list::remove(self.parts.requests, &mut session.quiet, request);
-        self.head
-            .request_index
-            .remove(self.parts.request_cells, request, hash);
+        Index::remove_from(self.parts.request_cells, bucket, request);
         self.head.requests.give(self.parts.requests, request);
         self.head.held -= 1;
         let was_kept = u32::from(slot.flags.has(Flags::KEEP));

@@ -139,9 +139,6 @@ impl Core<'_> {
             return Err("no limit is exceeded");
         }
         *self.head = saved.head.clone();
-        self.head.request_index = Index::new();
-        self.head.lock_index = Index::new();
-        self.head.owner_index = Index::new();
         let placed = place(self.parts.request_places, &saved.request_timers)
             && place(self.parts.lock_places, &saved.lock_timers)
             && place(self.parts.session_places, &saved.session_timers);
@@ -178,6 +175,9 @@ impl Core<'_> {
     }
 
     fn index_all(&mut self) {
+        self.head.request_index = Index::with_buckets(self.head.requests.fresh);
+        self.head.lock_index = Index::with_buckets(self.head.locks.fresh);
+        self.head.owner_index = Index::new();
         for request in 0..self.head.requests.fresh {
             let slot = &self.parts.requests[request as usize];
             if slot.state != State::Vacant {

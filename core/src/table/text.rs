@@ -3,6 +3,7 @@
 use crate::Key;
 use crate::arena::NONE;
 use crate::hash::{Hasher, ShortKey};
+use crate::index::Index;
 use crate::table::core::Core;
 use crate::table::core::CoreRef;
 use crate::table::slots::Head;
@@ -57,6 +58,8 @@ impl<'a> PartsRef<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) hash: u32,
+    /// The bucket of that, while no slot is used that never was before.
+    pub(crate) bucket: usize,
     /// Its lock, or `NONE`.
     pub(crate) lock: u32,
     /// What stands in its lock's slot, but for the number of the first piece.
@@ -98,30 +101,36 @@ impl CoreRef<'_> {
     #[inline(always)]
     fn place_of_short(&self, inline: ShortKey, bytes: usize, hash: u32) -> Place {
         let locks = self.parts.locks;
-        let lock = self
-            .head
-            .lock_index
-            .find(self.parts.lock_cells, hash, |lock| {
-                let lock = &locks[lock as usize];
-                lock.inline == inline && lock.key_bytes() == bytes
-            });
-        Place { hash, lock, inline }
+        let bucket = self.head.lock_index.bucket_of(hash);
+        let lock = Index::find_in(self.parts.lock_cells, bucket, hash, |lock| {
+            let lock = &locks[lock as usize];
+            lock.inline == inline && lock.key_bytes() == bytes
+        });
+        Place {
+            hash,
+            bucket,
+            lock,
+            inline,
+        }
     }
 
     /// By value, so that callers need not have this in memory for the sake of long keys.
     #[inline(never)]
     fn place_of_long(self, key: &[u8]) -> Place {
         let hash = self.hasher.long_key([key].into_iter());
-        let lock = self
-            .head
-            .lock_index
-            .find(self.parts.lock_cells, hash, |lock| {
-                let lock = &self.parts.locks[lock as usize];
-                self.parts.long_key_is(lock, key)
-            });
+        let bucket = self.head.lock_index.bucket_of(hash);
+        let lock = Index::find_in(self.parts.lock_cells, bucket, hash, |lock| {
+            let lock = &self.parts.locks[lock as usize];
+            self.parts.long_key_is(lock, key)
+        });
         let mut inline = [0; INLINE_BYTES];
         inline[..PREFIX_BYTES].copy_from_slice(&key[..PREFIX_BYTES]);
-        Place { hash, lock, inline }
+        Place {
+            hash,
+            bucket,
+            lock,
+            inline,
+        }
     }
 }
 

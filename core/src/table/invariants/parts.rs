@@ -40,8 +40,14 @@ pub(super) fn check_arena<T: Slot>(
     Ok(())
 }
 
-pub(super) fn check_index(index: &Index, cells: &[Cell], hash_of: impl Fn(u32) -> u32) -> Verdict {
-    let mut entries = 0;
+/// Whether there are `entries` slots in the chains, each where it belongs.
+pub(super) fn check_index(
+    index: &Index,
+    cells: &[Cell],
+    entries: usize,
+    hash_of: impl Fn(u32) -> u32,
+) -> Verdict {
+    let mut found = 0;
     for bucket in 0..index.buckets as usize {
         let mut at = Index::first_of_bucket(cells, bucket);
         while let Some(slot) = at {
@@ -49,12 +55,12 @@ pub(super) fn check_index(index: &Index, cells: &[Cell], hash_of: impl Fn(u32) -
                 index.bucket_of(hash_of(slot)) == bucket,
                 "a slot is in the bucket of its hash"
             );
-            entries += 1;
-            ensure!(entries <= index.entries, "chains end");
+            found += 1;
+            ensure!(found <= entries, "chains end");
             at = Index::after(cells, slot);
         }
     }
-    ensure!(index.entries == entries, "indexed slots are counted");
+    ensure!(found == entries, "what is to be found is indexed");
     Ok(())
 }
 
