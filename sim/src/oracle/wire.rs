@@ -335,17 +335,28 @@ pub(crate) enum Line {
     Unread,
 }
 
+/// The fields of a line that are looked at, if they are texts.
+#[derive(serde::Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow)]
+    uuid: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow)]
+    key: Option<std::borrow::Cow<'a, str>>,
+}
+
 /// What a line asks for.
 pub(crate) fn asked_in_line(line: &[u8]) -> Line {
-    let Ok(line) = serde_json::from_slice::<serde_json::Value>(line) else {
+    let Ok(line) = serde_json::from_slice::<Fields<'_>>(line) else {
         return Line::Unread;
     };
-    let (uuid, key) = (line["uuid"].as_str(), line["key"].as_str());
+    let uuid = line.uuid.as_deref();
     let id = uuid.and_then(|uuid| u128::from_str_radix(&uuid.replace('-', ""), 16).ok());
-    match (line["type"].as_str(), id, key) {
+    match (line.kind.as_deref(), id, line.key) {
         (Some("lock"), Some(id), Some(key)) => Line::Asks {
             id,
-            key: key.to_owned(),
+            key: key.into_owned(),
         },
         (Some("unlock" | "lock-received" | "lock-client-timeout" | "version"), ..) => {
             Line::AsksNothing

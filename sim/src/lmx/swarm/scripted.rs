@@ -11,7 +11,8 @@ const SHARED_KEYS: u32 = 2;
 
 /// Adds such clients to the plan, what they do, and what befalls them; or nothing.
 pub(super) fn widen(draw: &mut Sequence, plan: &mut Plan, scope: &FaultScope, ops_max: u64) {
-    if !draw.percent(25) {
+    // Lines of JSON take their time: few worlds, but of all kinds.
+    if !draw.percent(12) {
         return;
     }
     let Some(setup) = &mut plan.lmx else { return };
