@@ -23,11 +23,14 @@ impl Driver<'_> {
         if reply["fault"].is_string() {
             return;
         }
+        let uuid = reply["uuid"].as_str().unwrap_or_default();
         if let Some(error) = reply["error"].as_str() {
-            self.scripted_refused(node, error);
+            // What it has given up by now may have been refused meanwhile.
+            if uuid.is_empty() || self.awaits(node, uuid) {
+                self.scripted_refused(node, error);
+            }
             return;
         }
-        let uuid = reply["uuid"].as_str().unwrap_or_default();
         if self.is_question_answered(node, uuid, &reply) {
             return;
         }
@@ -60,6 +63,11 @@ impl Driver<'_> {
             _ => self.message_answered(node, &asked, &reply),
         }
         self.go_on(node);
+    }
+
+    fn awaits(&mut self, node: NodeId, uuid: &str) -> bool {
+        let current = self.scripted(node).and_then(|it| it.current.as_ref());
+        current.is_some_and(|it| it.asked.as_ref().is_some_and(|asked| asked.uuid == uuid))
     }
 
     /// It hears of what it no longer waits for.
