@@ -173,6 +173,7 @@ impl Drive {
                     tracing::info!("nobody of before the restart can still hold: serving all");
                 }
                 state.read_hungry(&mut self.buffer);
+                state.settle(clock::now());
                 self.accept(&mut state);
                 let now = clock::now();
                 if stop_at.is_none() && hub.is_stop_requested() {
@@ -222,6 +223,7 @@ impl Drive {
                     }
                 }
             }
+            state.settle(clock::now());
         }
     }
 

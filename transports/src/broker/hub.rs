@@ -29,6 +29,10 @@ const DRAIN_BYTES_MAX: usize = 1024 * 1024;
 const LINGERING_MAX: usize = 1024;
 /// How long it may take, on a busy broker, to be told that one waits.
 const PUT_OFF_MAX: Duration = Duration::from_millis(5);
+/// Sockets read before they are answered: in turn with one at a time 4 % more cycles/s, for
+/// which the processor's nearest cache, too small for the kernel's code of both, may be the
+/// reason. More gained nothing, and would keep the first of them waiting.
+const READS_MAX: usize = 16;
 /// More than so many bytes are worth a write of their own.
 const PUT_OFF_BYTES_MAX: usize = 1024;
 
@@ -58,6 +62,7 @@ impl Hub {
                 sockets: Slab::new(),
                 registry,
                 hungry: Vec::new(),
+                askers: Vec::with_capacity(READS_MAX),
                 put_off: VecDeque::new(),
                 is_busy: false,
                 closing: VecDeque::new(),
@@ -176,6 +181,8 @@ pub(super) struct State {
     registry: Registry,
     /// Sockets that may have more to read than was read.
     hungry: Vec<usize>,
+    /// Sockets that were read since the last [`State::settle`], in that order.
+    askers: Vec<usize>,
     /// Sockets whose output can wait, in the order of their deadlines: what often is soon
     /// followed by more, and then is one write with it, and one wake-up of the peer.
     put_off: VecDeque<Deadline>,
@@ -206,6 +213,8 @@ struct SocketLink {
     is_writable: bool,
     /// It is in [`State::hungry`].
     is_hungry: bool,
+    /// It is in [`State::askers`].
+    is_asker: bool,
     /// The peer has ended its side: read to the end whatever short reads suggest.
     is_ending: bool,
     /// It is in [`State::put_off`].
@@ -256,6 +265,7 @@ impl State {
             is_readable: false,
             is_writable: true,
             is_hungry: false,
+            is_asker: false,
             is_ending: false,
             is_put_off: false,
         });
@@ -265,7 +275,9 @@ impl State {
         }
     }
 
-    /// The poller says that something can be read, or that the peer is ending.
+    /// The poller says that something can be read, or that the peer is ending. What comes
+    /// of it is written by [`settle`](Self::settle), which is to be called before the lock
+    /// is given back.
     pub(super) fn handle_readable(&mut self, slot: usize, is_ending: bool, buffer: &mut [u8]) {
         if let Some(link) = self.sockets.get_mut(slot) {
             link.is_readable = true;
@@ -289,7 +301,8 @@ impl State {
         }
     }
 
-    /// Reads once, and again for those that had more than was read.
+    /// Reads once, and again for those that had more than was read. What comes of it is
+    /// written by [`settle`](Self::settle).
     pub(super) fn read_hungry(&mut self, buffer: &mut [u8]) {
         for slot in std::mem::take(&mut self.hungry) {
             if let Some(link) = self.sockets.get_mut(slot) {
@@ -330,9 +343,17 @@ impl State {
                 // for older than it is, or its lease would end before it thinks.
                 let now = clock::now();
                 self.machine.handle_input(now, id, &buffer[..bytes]);
-                self.settle_last(now, Some(id));
-                if self.sockets.get(slot).is_some_and(|link| link.is_readable) {
+                if !link.is_asker {
+                    link.is_asker = true;
+                    self.askers.push(slot);
+                }
+                if link.is_readable {
                     self.read_again(slot);
+                }
+                if self.askers.len() >= READS_MAX {
+                    self.settle(now);
+                } else {
+                    self.settle_others(now);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -346,23 +367,29 @@ impl State {
 
     /// Writes, closes and reads on wherever the machine has changed its mind.
     pub(super) fn settle(&mut self, now: Instant) {
-        self.settle_last(now, None);
+        loop {
+            self.settle_others(now);
+            if self.askers.is_empty() {
+                return;
+            }
+            let mut askers = std::mem::take(&mut self.askers);
+            for slot in askers.drain(..) {
+                // It may have been closed meanwhile.
+                if let Some(link) = self.sockets.get_mut(slot) {
+                    link.is_asker = false;
+                    self.flush(now, slot);
+                }
+            }
+            self.askers = askers;
+        }
     }
 
-    /// As [`settle`](Self::settle), but whoever asked for what was done comes last: who was
-    /// granted a lock by its release has waited for it, and whom others wait for comes first.
-    fn settle_last(&mut self, now: Instant, mut asker: Option<ConnectionId>) {
-        let mut is_asker_changed = false;
-        loop {
-            let next = self.machine.poll_connection();
-            if next.is_some() && next == asker {
-                is_asker_changed = true;
-                continue;
-            }
-            let Some(id) = next.or_else(|| asker.take().filter(|_| is_asker_changed)) else {
-                break;
-            };
+    /// As [`settle`](Self::settle), but without those that asked. They come last: who was
+    /// granted a lock by what they asked has waited for it, and others wait for him.
+    fn settle_others(&mut self, now: Instant) {
+        while let Some(id) = self.machine.poll_connection() {
             match self.links.get(id) {
+                Some(&Link::Socket(slot)) if self.sockets[slot].is_asker => {}
                 Some(&Link::Socket(slot)) => self.flush(now, slot),
                 Some(Link::Stream(waker)) => waker.wake(),
                 None => {}

@@ -66,7 +66,14 @@ impl Loop {
         assert_eq!(self.is_told(slot), ["Welcome"]);
     }
 
+    /// The peer says it, it is read, and what comes of it is written.
     fn says(&mut self, slot: usize, tag: u32, body: Command<'_>) {
+        self.says_among_others(slot, tag, body);
+        self.hub.lock().settle(clock::now());
+    }
+
+    /// The peer says it, it is read, and others may have said something, too.
+    fn says_among_others(&mut self, slot: usize, tag: u32, body: Command<'_>) {
         let mut bytes = Vec::new();
         frame::append(&Request { tag, seen: 0, body }, &mut bytes);
         self.peers[slot].write_all(&bytes).unwrap();
@@ -166,4 +173,58 @@ fn what_was_put_off_for_one_connection_does_not_hurry_the_next_in_its_place() {
     assert_eq!(this.is_told(1), [""; 0]);
     this.hub.lock().set_busy(clock::now() + PUT_OFF_MAX, true);
     assert_eq!(this.is_told(1), ["Queued"]);
+}
+
+#[test]
+fn what_several_say_at_one_time_is_read_before_any_is_answered() {
+    let mut this = Loop::with_peers(READS_MAX + 1);
+    for slot in 1..READS_MAX {
+        this.says_among_others(slot, 2, Command::Status);
+        assert_eq!(this.is_told(1), [""; 0]);
+    }
+    this.hub.lock().settle(clock::now());
+    for slot in 1..READS_MAX {
+        assert_eq!(this.is_told(slot), ["else"]);
+    }
+}
+
+#[test]
+fn however_many_speak_only_so_many_are_read_before_they_are_answered() {
+    let mut this = Loop::with_peers(READS_MAX + 1);
+    for slot in 0..=READS_MAX {
+        this.says_among_others(slot, 2, Command::Status);
+    }
+    for slot in 0..READS_MAX {
+        assert_eq!(this.is_told(slot), ["else"]);
+    }
+    assert_eq!(this.is_told(READS_MAX), [""; 0]);
+    this.hub.lock().settle(clock::now());
+    assert_eq!(this.is_told(READS_MAX), ["else"]);
+}
+
+#[test]
+fn who_leaves_among_others_who_speak_keeps_nobody_from_an_answer() {
+    let mut this = Loop::with_peers(3);
+    this.says_among_others(0, 2, Command::Status);
+    this.says_among_others(1, 2, Command::Status);
+    this.hub.lock().disconnect(clock::now(), 1);
+    this.says_among_others(2, 2, Command::Status);
+    this.hub.lock().settle(clock::now());
+    assert_eq!(this.is_told(0), ["else"]);
+    assert_eq!(this.is_told(2), ["else"]);
+}
+
+#[test]
+fn who_is_granted_something_by_what_another_said_is_told_before_others_are_read() {
+    let mut this = Loop::with_peers(3);
+    this.asks(0, 2);
+    assert_eq!(this.is_told(0), ["Granted"]);
+    this.asks(1, 2);
+    assert_eq!(this.is_told(1), ["Queued"]);
+    this.says_among_others(2, 2, Command::Status);
+    this.says_among_others(0, 3, Command::Release { id: id_of(0) });
+    assert_eq!(this.is_told(1), ["Granted"]);
+    assert_eq!(this.is_told(0), [""; 0]);
+    this.hub.lock().settle(clock::now());
+    assert_eq!(this.is_told(0), ["Released"]);
 }
