@@ -31,7 +31,8 @@ impl Ledger {
             tap.lines.feed(bytes, |line| match asked_in_line(line) {
                 Line::Asks { id, key } => self.asked_in_line(id, &key),
                 Line::AsksNothing => {}
-                Line::Unread => self.complete = false,
+                // It may ask for anything, and for any number.
+                Line::Unread => (self.complete, self.asks) = (false, u32::MAX),
             });
         }
     }
@@ -100,7 +101,7 @@ impl Ledger {
 
     pub(super) fn asked(&mut self, tap: &Tap, asked: &Asked, reclaimed: Option<u64>) {
         let session = tap.session;
-        self.asks += 1;
+        self.asks = self.asks.saturating_add(1);
         let is_new = self
             .request(asked.id)
             .is_some_and(|request| !request.waiting && request.token.is_none());
@@ -148,7 +149,7 @@ impl Ledger {
     /// Of what a live-mutex client asks for, nothing more is read; what was known of an
     /// earlier request under the same id is not true of this one.
     fn asked_in_line(&mut self, id: u128, key: &str) {
-        self.asks += 1;
+        self.asks = self.asks.saturating_add(1);
         let is_known = self.keys.iter().any(|it| it.name == key.as_bytes());
         self.complete &= is_known && self.request(id).is_some();
         let Some(place) = index(id).filter(|at| *at < self.requests.len()) else {
