@@ -443,7 +443,7 @@ impl Broker {
         let mut has_unlisted = false;
         for key in self.table.keys(0) {
             for holder in key.holders() {
-                if self.durable.watched.contains_key(&holder.id()) {
+                if holder.keep() && self.durable.watched.contains_key(&holder.id()) {
                     continue;
                 }
                 let reach = match holder.session() {
@@ -576,7 +576,8 @@ impl Broker {
             ..
         } = &mut self.durable;
         watched.retain(|&id, _| {
-            let Some(request) = table.request(id) else {
+            // Its id may be another's by now, who does not keep what it holds.
+            let Some(request) = table.request(id).filter(RequestView::keep) else {
                 return false;
             };
             if let Some(grant) = request.grant() {

@@ -372,6 +372,23 @@ fn a_renewal_that_is_not_told_yet_is_not_told_to_another_connection_either() {
 }
 
 #[test]
+fn a_hold_under_the_id_of_what_was_to_be_kept_is_not_kept() {
+    let mut world = World::new();
+    let (mut holder, _) = world.session();
+    let (mut peer, _) = world.session();
+    holder.acquire(&mut world, 1, "key", false);
+    peer.acquire(&mut world, 2, "key", true);
+    let id = RequestId::from_u128(2);
+    peer.send(&mut world, Command::Cancel { id });
+    holder.acquire(&mut world, 2, "other", false);
+    peer.acquire(&mut world, 3, "kept", true);
+    world.write();
+    let kept = &world.disk.as_ref().unwrap().holds;
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(kept[0].id, RequestId::from_u128(3));
+}
+
+#[test]
 fn others_do_not_wait_for_the_disk_with_a_kept_hold() {
     let mut world = World::new();
     let (mut keeper, _) = world.session();
