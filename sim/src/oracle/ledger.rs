@@ -237,7 +237,7 @@ impl Ledger {
         verdict = verdict.or_else(|| self.judge_circles());
         for at in self.heard_of.drain(..) {
             let request = &mut self.requests[at];
-            (request.heard, request.again) = (false, None);
+            (request.heard, request.front, request.again) = (false, false, None);
         }
         let counted = self.note_due(look.now_ns);
         let (held, waiting, _, _) = self.counts;

@@ -327,8 +327,8 @@ pub(crate) fn command(body: &[u8]) -> Option<(u32, Heard)> {
 /// What a line of live-mutex's asks for, as far as the oracle looks at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
-    /// A lock of one key.
-    Asks { id: u128, key: String },
+    /// A lock of one key, perhaps before all who wait.
+    Asks { id: u128, key: String, front: bool },
     /// Nothing that is held or waited for.
     AsksNothing,
     /// That is not known.
@@ -344,6 +344,9 @@ struct Fields<'a> {
     uuid: Option<std::borrow::Cow<'a, str>>,
     #[serde(borrow)]
     key: Option<std::borrow::Cow<'a, str>>,
+    force: Option<serde_json::Value>,
+    #[serde(rename = "retryCount")]
+    retries: Option<serde_json::Value>,
 }
 
 /// What a line asks for.
@@ -357,12 +360,18 @@ pub(crate) fn asked_in_line(line: &[u8]) -> Line {
         (Some("lock"), Some(id), Some(key)) => Line::Asks {
             id,
             key: key.into_owned(),
+            front: [line.force, line.retries].iter().flatten().any(is_meant),
         },
         (Some("unlock" | "lock-received" | "lock-client-timeout" | "version"), ..) => {
             Line::AsksNothing
         }
         _ => Line::Unread,
     }
+}
+
+/// Whether JavaScript takes it for true.
+fn is_meant(value: &serde_json::Value) -> bool {
+    !matches!(value.as_f64(), Some(0.0)) && *value != false && *value != ""
 }
 
 /// Whether this is how a stream begins that ends with a fault, and says nothing else.
@@ -415,6 +424,7 @@ mod tests {
             let asks = Line::Asks {
                 id: 0x4000_0000_0000_0009,
                 key: "k".to_owned(),
+                front: false,
             };
             assert_eq!(
                 asked,

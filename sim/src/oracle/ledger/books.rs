@@ -42,6 +42,8 @@ pub(super) struct Request {
     pub(super) may_give_up: bool,
     /// It was asked for since the last page.
     pub(super) heard: bool,
+    /// That was to be before all who wait: live-mutex's retries and `force` are.
+    pub(super) front: bool,
     /// It was asked for since the last page though it waited or held on that one.
     pub(super) again: Option<Ask>,
     pub(super) seen: bool,

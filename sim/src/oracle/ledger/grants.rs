@@ -146,7 +146,7 @@ impl Ledger {
             );
             return Some((Property::Exclusion, detail));
         }
-        if comes_back || converts {
+        if comes_back || converts || request.front {
             return None;
         }
         Self::judge_order(now_ns, book, grant)

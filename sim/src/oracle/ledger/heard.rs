@@ -29,7 +29,7 @@ impl Ledger {
         self.heard |= !tap.heard.is_native();
         if !tap.heard.native_so_far() {
             tap.lines.feed(bytes, |line| match asked_in_line(line) {
-                Line::Asks { id, key } => self.asked_in_line(id, &key),
+                Line::Asks { id, key, front } => self.asked_in_line(id, &key, front),
                 Line::AsksNothing => {}
                 // It may ask for anything, and for any number.
                 Line::Unread => (self.complete, self.asks) = (false, u32::MAX),
@@ -148,16 +148,16 @@ impl Ledger {
 
     /// Of what a live-mutex client asks for, nothing more is read; what was known of an
     /// earlier request under the same id is not true of this one.
-    fn asked_in_line(&mut self, id: u128, key: &str) {
+    fn asked_in_line(&mut self, id: u128, key: &str, front: bool) {
         self.asks = self.asks.saturating_add(1);
         let is_known = self.keys.iter().any(|it| it.name == key.as_bytes());
         self.complete &= is_known && self.request(id).is_some();
         let Some(place) = index(id).filter(|at| *at < self.requests.len()) else {
             return;
         };
+        self.heard_of.push(place);
         let request = &mut self.requests[place];
         if request.waiting || request.token.is_some() {
-            self.heard_of.push(place);
             request.again = Some(Ask::default());
         } else {
             *request = Request {
@@ -166,6 +166,7 @@ impl Ledger {
                 ..Request::default()
             };
         }
+        request.front |= front;
     }
 
     /// What the session's connection was shown may lag behind what became of it.
