@@ -26,8 +26,8 @@ const CONFIRMED_WITHIN: Duration = Duration::from_millis(4500);
 #[derive(Debug, Default)]
 pub(super) struct Unconfirmed {
     grants: VecDeque<Unsure>,
-    /// The question that is open.
-    asked: Option<Asked>,
+    /// The id under which the open question was asked.
+    asked: Option<RequestId>,
 }
 
 #[derive(Debug)]
@@ -36,12 +36,9 @@ struct Unsure {
     id: RequestId,
     /// The key, as JSON text.
     key: Option<Box<str>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    at: Instant,
-    under: RequestId,
+    /// It was there before the open question. (Times do not tell: what is asked and granted
+    /// in one call has one time.)
+    is_asked: bool,
 }
 
 impl Unconfirmed {
@@ -73,6 +70,7 @@ impl LiveMutex {
             since: at.now,
             id,
             key,
+            is_asked: false,
         });
         if connection.asks_at.is_none() {
             let due = at.now + CONFIRMED_WITHIN;
@@ -89,8 +87,8 @@ impl LiveMutex {
         connection.asks_at = None;
         let unconfirmed = &mut connection.unconfirmed;
         // Who did not answer the question before does not confirm.
-        if let Some(asked) = unconfirmed.asked.take() {
-            unconfirmed.grants.retain(|unsure| unsure.since > asked.at);
+        if unconfirmed.asked.take().is_some() {
+            unconfirmed.grants.retain(|unsure| !unsure.is_asked);
         }
         let Some(oldest) = unconfirmed.grants.front() else {
             return;
@@ -99,14 +97,18 @@ impl LiveMutex {
         if due <= now {
             due = now + CONFIRMED_WITHIN;
             let under = super::make_id(&mut self.ids_made);
-            unconfirmed.asked = Some(Asked { at: now, under });
+            unconfirmed.asked = Some(under);
+            let key = oldest.key.clone();
+            for unsure in &mut unconfirmed.grants {
+                unsure.is_asked = true;
+            }
             let under = alloc::format!("{under}");
             self.outbox
                 .frame(by)
                 .number("readersCount", 0)
                 .text("uuid", &under)
                 .number("lockRequestCount", 0)
-                .echo("key", oldest.key.as_deref())
+                .echo("key", key.as_deref())
                 .text("type", "lock")
                 .truth("acquired", true);
         }
@@ -121,14 +123,14 @@ impl LiveMutex {
             return false;
         };
         let unconfirmed = &mut connection.unconfirmed;
-        let Some(asked) = unconfirmed.asked.filter(|asked| asked.under == id) else {
+        if unconfirmed.asked != Some(id) {
             return false;
-        };
+        }
         unconfirmed.asked = None;
         let forgotten = unconfirmed
             .grants
             .iter()
-            .take_while(|unsure| unsure.since <= asked.at)
+            .take_while(|unsure| unsure.is_asked)
             .count();
         for unsure in unconfirmed
             .grants
