@@ -329,6 +329,10 @@ pub(crate) fn command(body: &[u8]) -> Option<(u32, Heard)> {
 pub(crate) enum Line {
     /// A lock of one key, perhaps before all who wait.
     Asks { id: u128, key: String, front: bool },
+    /// The end of what has this id: live-mutex's unlock is anybody's.
+    Ends { id: u128 },
+    /// The end of whatever is held of this key.
+    Forces { key: String },
     /// Nothing that is held or waited for.
     AsksNothing,
     /// That is not known.
@@ -342,6 +346,8 @@ struct Fields<'a> {
     kind: Option<std::borrow::Cow<'a, str>>,
     #[serde(borrow)]
     uuid: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow, rename = "_uuid")]
+    lock: Option<std::borrow::Cow<'a, str>>,
     #[serde(borrow)]
     key: Option<std::borrow::Cow<'a, str>>,
     force: Option<serde_json::Value>,
@@ -354,19 +360,30 @@ pub(crate) fn asked_in_line(line: &[u8]) -> Line {
     let Ok(line) = serde_json::from_slice::<Fields<'_>>(line) else {
         return Line::Unread;
     };
-    let uuid = line.uuid.as_deref();
-    let id = uuid.and_then(|uuid| u128::from_str_radix(&uuid.replace('-', ""), 16).ok());
-    match (line.kind.as_deref(), id, line.key) {
+    let is_forced = line.force.as_ref().is_some_and(is_meant);
+    let ends = line.lock.as_deref().and_then(number);
+    match (
+        line.kind.as_deref(),
+        line.uuid.as_deref().and_then(number),
+        line.key,
+    ) {
+        (Some("unlock"), _, Some(key)) if is_forced && line.lock.is_none() => Line::Forces {
+            key: key.into_owned(),
+        },
+        (Some("unlock"), ..) => ends.map_or(Line::AsksNothing, |id| Line::Ends { id }),
         (Some("lock"), Some(id), Some(key)) => Line::Asks {
             id,
             key: key.into_owned(),
-            front: [line.force, line.retries].iter().flatten().any(is_meant),
+            front: is_forced || line.retries.as_ref().is_some_and(is_meant),
         },
-        (Some("unlock" | "lock-received" | "lock-client-timeout" | "version"), ..) => {
-            Line::AsksNothing
-        }
+        (Some("lock-received" | "lock-client-timeout" | "version"), ..) => Line::AsksNothing,
         _ => Line::Unread,
     }
+}
+
+/// The id that a UUID is.
+fn number(uuid: &str) -> Option<u128> {
+    u128::from_str_radix(&uuid.replace('-', ""), 16).ok()
 }
 
 /// Whether JavaScript takes it for true.
@@ -409,6 +426,28 @@ mod tests {
         let mut frames = Frames::new(true, 64);
         frames.feed(b"{\"type\":\"lock\"}\n", |_| panic!("no frame is in it"));
         assert!(!frames.is_native());
+    }
+
+    #[test]
+    fn an_unlock_is_of_an_id_or_by_force() {
+        let id = 9;
+        let uuid = "00000000-0000-0000-0000-000000000009";
+        let named = format!("\"type\":\"unlock\",\"_uuid\":\"{uuid}\",\"key\":\"k\"");
+        let key = "k".to_owned();
+        for (line, what) in [
+            (format!("{{{named}}}"), Line::Ends { id }),
+            (format!("{{{named},\"force\":true}}"), Line::Ends { id }),
+            (
+                "{\"type\":\"unlock\",\"key\":\"k\",\"force\":true}".to_owned(),
+                Line::Forces { key },
+            ),
+            (
+                "{\"type\":\"unlock\",\"key\":\"k\",\"force\":0}".to_owned(),
+                Line::AsksNothing,
+            ),
+        ] {
+            assert_eq!(asked_in_line(line.as_bytes()), what, "{line}");
+        }
     }
 
     #[test]

@@ -30,6 +30,17 @@ impl Ledger {
         if !tap.heard.native_so_far() {
             tap.lines.feed(bytes, |line| match asked_in_line(line) {
                 Line::Asks { id, key, front } => self.asked_in_line(id, &key, front),
+                Line::Ends { id } => {
+                    if let Some(request) = self.request(id) {
+                        request.may_end = true;
+                    }
+                }
+                Line::Forces { key } => {
+                    let mut keys = self.keys.iter_mut();
+                    if let Some(key) = keys.find(|it| it.name == key.as_bytes()) {
+                        key.forced = true;
+                    }
+                }
                 Line::AsksNothing => {}
                 // It may ask for anything, and for any number.
                 Line::Unread => (self.complete, self.asks) = (false, u32::MAX),
