@@ -223,6 +223,19 @@ impl Driver<'_> {
         if self.held_up(conn, way, Event::Broken { conn, way }) {
             return;
         }
+        self.is_broken(conn, way);
+    }
+
+    /// The kernel of the end towards which `way` leads has heard nothing for too long. It
+    /// needs no link to know that.
+    pub(super) fn silent(&mut self, conn: u32, way: Way) {
+        let (_, to) = self.conns[conn as usize].ends(way);
+        if !self.engine.put_off(to, Event::Silent { conn, way }) {
+            self.is_broken(conn, way);
+        }
+    }
+
+    fn is_broken(&mut self, conn: u32, way: Way) {
         let state = &mut self.conns[conn as usize];
         state.pipe(way).clear();
         let end = *state.reader(way);
@@ -301,10 +314,12 @@ impl Driver<'_> {
             }
             let end = std::mem::replace(state.reader(to_peer.back()), End::Closed);
             if end == End::Open || end == End::Opening && node != BROKER {
-                if silently {
-                    self.tell_by_keepalive(conn, to_peer);
-                } else {
+                if !silently {
                     self.tell_broken(conn, to_peer);
+                }
+                // What its kernel says may not get through.
+                if silently || node == BROKER {
+                    self.tell_by_keepalive(conn, to_peer);
                 }
             }
         }
@@ -324,7 +339,7 @@ impl Driver<'_> {
         let setup = self.setup.clients.get(client);
         if setup.is_some_and(|it| it.is_dialect() || *it == ClientSetup::Hostile) {
             let world = &mut self.engine.world;
-            world.schedule(world.now_ns + after_ns, Event::Broken { conn, way });
+            world.schedule(world.now_ns + after_ns, Event::Silent { conn, way });
         }
     }
 

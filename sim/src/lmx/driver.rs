@@ -55,6 +55,11 @@ pub(super) enum Event {
         conn: u32,
         way: Way,
     },
+    /// One end's kernel finds that nobody is at the other.
+    Silent {
+        conn: u32,
+        way: Way,
+    },
     /// The client's transport gives up connecting.
     ConnectTimeout {
         conn: u32,
@@ -259,6 +264,7 @@ impl<'p> engine::Driver<'p> for Driver<'p> {
             Event::Syn { conn } => self.syn(conn),
             Event::Accepted { conn } => self.accepted(conn),
             Event::Broken { conn, way } => self.broken(conn, way),
+            Event::Silent { conn, way } => self.silent(conn, way),
             Event::ConnectTimeout { conn } => self.give_up_connecting(conn),
             Event::Wake { node, stamp } => self.wake(node, stamp),
             Event::Act { op, act } => self.act(op, act),

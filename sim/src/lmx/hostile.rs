@@ -18,7 +18,7 @@ use super::net::Way;
 use crate::marks::sometimes;
 use crate::oracle::ledger::Limits;
 use crate::plan::fault::NodeId;
-use crate::plan::{Action, Op};
+use crate::plan::{Action, Lock, Op};
 use crate::rng::Draws;
 use crate::trace::Kind;
 
@@ -180,6 +180,17 @@ impl Driver<'_> {
         self.after_client(node);
     }
 
+    /// What the operation asks for, if it asks for a lock.
+    fn lock_of(&self, op: u32) -> Option<&Lock> {
+        match self.plan.ops.iter().find(|it| it.id == op) {
+            Some(Op {
+                action: Action::Lock(lock),
+                ..
+            }) => Some(lock),
+            _ => None,
+        }
+    }
+
     fn hostile_bytes(&self, op: u32, what: Hostile, ticket: Option<Ticket>) -> Vec<u8> {
         let draws = self.engine.world.draws.of(0x6576_696c).of(u64::from(op));
         let garbage = |count: u32| (0..u64::from(count)).map(|n| draws.bits(n) as u8);
@@ -212,10 +223,13 @@ impl Driver<'_> {
             }
             Hostile::Meddle { op } => {
                 let id = request_id(self.plan, op);
+                // Without an end nobody would end what is kept, once its client is gone.
+                let lease = self.lock_of(op).filter(|lock| lock.lease_ns > 0);
+                let lease = lease.map(|lock| Duration::from_nanos(lock.lease_ns));
                 bytes.extend_from_slice(&MAGIC);
                 session.hello(&mut bytes);
                 session.send(&mut bytes, Command::Release { id });
-                session.send(&mut bytes, Command::Renew { id, lease: None });
+                session.send(&mut bytes, Command::Renew { id, lease });
                 session.send(&mut bytes, Command::Cancel { id });
             }
             Hostile::StealId { op } => {
@@ -263,13 +277,7 @@ impl Driver<'_> {
                 session.resume(&mut bytes, ticket);
                 let id =
                     RequestId::from_u128(u128::from(draws.bits(0)) << 64 | u128::from(u32::MAX));
-                let key = match self.plan.ops.iter().find(|it| it.id == other) {
-                    Some(Op {
-                        action: Action::Lock(lock),
-                        ..
-                    }) => lock.wants[0].key,
-                    _ => 0,
-                };
+                let key = self.lock_of(other).map_or(0, |lock| lock.wants[0].key);
                 session.claim(&mut bytes, id, key);
             }
             Hostile::NeverReads(count) => {
