@@ -327,8 +327,14 @@ pub(crate) fn command(body: &[u8]) -> Option<(u32, Heard)> {
 /// What a line of live-mutex's asks for, as far as the oracle looks at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
-    /// A lock of one key, perhaps before all who wait.
-    Asks { id: u128, key: String, front: bool },
+    /// A lock of one key, perhaps before all who wait. Of readers and writers it may take
+    /// more than one request.
+    Asks {
+        id: u128,
+        key: String,
+        front: bool,
+        is_shared: bool,
+    },
     /// The end of what has this id: live-mutex's unlock is anybody's.
     Ends { id: u128 },
     /// The end of whatever is held of this key.
@@ -351,6 +357,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     key: Option<std::borrow::Cow<'a, str>>,
     force: Option<serde_json::Value>,
+    #[serde(rename = "rwStatus")]
+    status: Option<serde::de::IgnoredAny>,
     #[serde(rename = "retryCount")]
     retries: Option<serde_json::Value>,
 }
@@ -375,6 +383,7 @@ pub(crate) fn asked_in_line(line: &[u8]) -> Line {
             id,
             key: key.into_owned(),
             front: is_forced || line.retries.as_ref().is_some_and(is_meant),
+            is_shared: line.status.is_some(),
         },
         (Some("lock-received" | "lock-client-timeout" | "version"), ..) => Line::AsksNothing,
         _ => Line::Unread,
@@ -464,6 +473,7 @@ mod tests {
                 id: 0x4000_0000_0000_0009,
                 key: "k".to_owned(),
                 front: false,
+                is_shared: false,
             };
             assert_eq!(
                 asked,

@@ -29,7 +29,17 @@ impl Ledger {
         self.heard |= !tap.heard.is_native();
         if !tap.heard.native_so_far() {
             tap.lines.feed(bytes, |line| match asked_in_line(line) {
-                Line::Asks { id, key, front } => self.asked_in_line(id, &key, front),
+                Line::Asks {
+                    id,
+                    key,
+                    front,
+                    is_shared,
+                } => {
+                    self.asks = self
+                        .asks
+                        .saturating_add(if is_shared { u32::MAX } else { 1 });
+                    self.asked_in_line(id, &key, front);
+                }
                 Line::Ends { id } => {
                     if let Some(request) = self.request(id) {
                         request.may_end = true;
@@ -160,7 +170,6 @@ impl Ledger {
     /// Of what a live-mutex client asks for, nothing more is read; what was known of an
     /// earlier request under the same id is not true of this one.
     fn asked_in_line(&mut self, id: u128, key: &str, front: bool) {
-        self.asks = self.asks.saturating_add(1);
         let is_known = self.keys.iter().any(|it| it.name == key.as_bytes());
         self.complete &= is_known && self.request(id).is_some();
         let Some(place) = index(id).filter(|at| *at < self.requests.len()) else {
