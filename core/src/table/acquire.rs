@@ -200,6 +200,7 @@ impl Core<'_> {
         let next_token = core::mem::replace(&mut self.head.next_token, token);
         self.hold(now, request, want.lease.map_or(0, nanos));
         self.head.next_token = next_token;
+        self.serve_semaphores(now, request);
         self.tell_if_contended(request);
         Ok(self.grant_of(request))
     }
@@ -437,23 +438,27 @@ impl Core<'_> {
         {
             self.arm_request(request, now.saturating_add(nanos(wait)));
         }
-        let first = self.parts.requests[request as usize].claim;
-        let mut at = first;
-        while at != NONE {
-            let claim = self.parts.claims[at as usize];
-            if claim.kind() == Kind::Semaphore {
-                self.serve(now, claim.lock());
-            }
-            at = claim.next;
-        }
+        self.serve_semaphores(now, request);
         if self.parts.requests[request as usize].state != State::Waiting {
             return;
         }
-        let mut at = first;
+        let mut at = self.parts.requests[request as usize].claim;
         while at != NONE {
             let claim = self.parts.claims[at as usize];
             if self.parts.locks[claim.lock() as usize].waiters == 1 {
                 self.tell_contended(claim.lock());
+            }
+            at = claim.next;
+        }
+    }
+
+    /// The request may have raised the capacity of its semaphores for others who wait.
+    fn serve_semaphores(&mut self, now: u64, request: u32) {
+        let mut at = self.parts.requests[request as usize].claim;
+        while at != NONE {
+            let claim = self.parts.claims[at as usize];
+            if claim.kind() == Kind::Semaphore {
+                self.serve(now, claim.lock());
             }
             at = claim.next;
         }

@@ -465,6 +465,34 @@ fn after_a_crash_reclaims_are_honoured_and_others_wait_for_them() {
 }
 
 #[test]
+fn a_capacity_that_a_reclaim_raises_is_there_for_those_who_wait() {
+    let mut world = World::new();
+    let (mut one, ticket_of_one) = world.session();
+    let (mut two, ticket_of_two) = world.session();
+    let permits = |permits, capacity| Mode::Semaphore { capacity, permits };
+    one.ask_in(&mut world, permits(2, 3), 1, "key", false, KEPT, None);
+    two.ask_in(&mut world, permits(1, 5), 2, "key", false, KEPT, None);
+    world.write();
+    world.restart();
+
+    let mut one = world.hello(Some(ticket_of_one), 4);
+    let mut two = world.hello(Some(ticket_of_two), 4);
+    let (mut third, _) = world.session();
+    one.ask_in(&mut world, permits(2, 3), 1, "key", false, KEPT, Some(1));
+    third.ask_in(&mut world, permits(2, 3), 3, "key", false, KEPT, None);
+    assert_eq!(third.words(&mut world), ["queued 3"]);
+    two.ask_in(&mut world, permits(1, 5), 2, "key", false, KEPT, Some(2));
+    world.write();
+    world.broker.check();
+    one.send(&mut world, Command::Ping);
+    two.send(&mut world, Command::Ping);
+    world.end_grace();
+    world.write();
+    let words = third.words(&mut world);
+    assert!(words[0].starts_with("granted 3 "), "{words:?}");
+}
+
+#[test]
 fn tokens_rise_over_a_crash() {
     let mut world = World::new();
     let mut last = 0;
