@@ -1,5 +1,6 @@
 //! The judges: what must hold, stated without a line of the code they judge.
 
+mod ear;
 mod fairness;
 mod fence;
 mod holds;
@@ -7,6 +8,7 @@ pub(crate) mod ledger;
 mod violation;
 mod wire;
 
+pub(crate) use ear::Ear;
 pub(crate) use fairness::{Waiters, Winner};
 pub(crate) use fence::Fences;
 pub(crate) use holds::{Hold, Holds};

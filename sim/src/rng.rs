@@ -178,13 +178,24 @@ impl Digest {
     /// Takes bytes in, and how many they are.
     pub fn add_bytes(&mut self, bytes: &[u8]) {
         self.add(bytes.len() as u64);
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.add(u64::from_le_bytes(*word));
+        let (chunks, rest) = bytes.as_chunks::<16>();
+        for chunk in chunks {
+            self.add_wide(*chunk);
         }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        self.add(u64::from_le_bytes(last));
+        if !rest.is_empty() {
+            let mut last = [0; 16];
+            last[..rest.len()].copy_from_slice(rest);
+            self.add_wide(last);
+        }
+    }
+
+    /// Both halves of a product depend on all of both factors.
+    const fn add_wide(&mut self, chunk: [u8; 16]) {
+        let chunk = u128::from_le_bytes(chunk);
+        let one = (chunk as u64 ^ self.0) as u128;
+        let other = ((chunk >> 64) as u64 ^ 0x9e37_79b9_7f4a_7c15) as u128;
+        let product = one * other;
+        self.0 = (product as u64 ^ (product >> 64) as u64).wrapping_add(self.0.rotate_left(23));
     }
 
     /// The hash so far.
@@ -205,6 +216,11 @@ impl std::hash::Hasher for Digest {
 
     fn write_u64(&mut self, word: u64) {
         self.add(word);
+    }
+
+    /// As wide on every machine.
+    fn write_isize(&mut self, word: isize) {
+        self.add(word.cast_unsigned() as u64);
     }
 }
 

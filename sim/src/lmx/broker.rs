@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lmx_core::broker::{Broker, BrokerConfig, ConnectionId, Durability, Record};
-use lmx_core::{FencingToken, TableConfig};
+use lmx_core::{FencingToken, Instant, TableConfig};
 
 use super::conns::{write, write_end};
 use super::driver::{BROKER, Driver, Event};
@@ -11,7 +11,7 @@ use super::net::{Conn, End, Way};
 use super::{ClientSetup, Script};
 use crate::marks::sometimes;
 use crate::oracle::Property;
-use crate::oracle::ledger::{Ledger, key_name};
+use crate::oracle::ledger::{Ledger, Verdict, key_name};
 use crate::plan::Plan;
 use crate::trace::Kind;
 
@@ -99,6 +99,7 @@ impl Driver<'_> {
                 return;
             }
         }
+        self.ledger.broker_started(now.as_nanos());
         self.broker.first_record_pending = setup.durable;
         if !setup.durable {
             self.ledger.broker_booted();
@@ -156,10 +157,12 @@ impl Driver<'_> {
             return false;
         };
         let Ok(id) = broker.connect(now) else {
+            self.ledger.unsaid();
             return false;
         };
         self.conns[conn as usize].id = Some(id);
         self.broker.conns.push((id, conn));
+        self.ledger.connected();
         true
     }
 
@@ -202,6 +205,14 @@ impl Driver<'_> {
         let Some(id) = state.id else {
             return;
         };
+        // Of what is due only now, nothing is said any more.
+        let is_said = broker.poll_timeout().is_none_or(|due| due > now)
+            && broker.output(id).is_empty()
+            && Ledger::is_answered(&state.tap)
+            && (!broker.is_closing(id) || Ledger::is_over(&state.tap));
+        if !is_said {
+            self.ledger.unsaid();
+        }
         self.ledger.connection_lost(now.as_nanos(), &mut state.tap);
         broker.handle_disconnect(now, id);
         self.broker.conns.retain(|(other, _)| *other != id);
@@ -313,6 +324,7 @@ impl Driver<'_> {
         if self.broker.writing.is_none()
             && let Some(record) = broker.poll_record()
         {
+            self.engine.world.digest.add_bytes(&record.encode());
             self.broker.writing = Some(record);
             let draws = self.engine.world.draws.of(0x7772_6974);
             let took_ns = draws.between(self.engine.world.now_ns, 1, self.setup.disk_ns_max.max(1));
@@ -321,6 +333,7 @@ impl Driver<'_> {
                 .world
                 .schedule(self.engine.world.now_ns + took_ns, Event::Disk { life });
         }
+        self.judge_said();
         let at = self.broker.broker.as_ref().and_then(Broker::poll_timeout);
         let (now_ns, at_ns) = (
             self.engine.world.local_ns(BROKER),
@@ -331,6 +344,48 @@ impl Driver<'_> {
         self.arm(BROKER, at);
         self.note_dialects_cut_off();
         self.record_pages();
+    }
+
+    /// Whoever has read all that the broker had to say was told all, and its counters are
+    /// right.
+    fn judge_said(&mut self) {
+        let now = self.now(BROKER);
+        let Some(broker) = &self.broker.broker else {
+            return;
+        };
+        self.ledger.note_unquiet();
+        // What waits for the disk is not shown.
+        if self.broker.writing.is_some() || !broker.is_durable() {
+            return;
+        }
+        let mut verdict = None;
+        if self.ledger.owes() {
+            for (id, conn) in &self.broker.conns {
+                let tap = &self.conns[*conn as usize].tap;
+                if broker.output(*id).is_empty()
+                    && !broker.is_closing(*id)
+                    && broker.session(*id).map(lmx_core::SessionId::as_u64) == Ledger::session(tap)
+                {
+                    verdict = verdict.or_else(|| self.ledger.judge_untold(tap));
+                }
+            }
+        }
+        if self.ledger.is_time_to_count() {
+            verdict = verdict.or_else(|| self.judge_counters(now));
+        }
+        self.judge(verdict);
+    }
+
+    /// Its counters are right, if it has nothing to say just now.
+    fn judge_counters(&mut self, now: Instant) -> Option<Verdict> {
+        let broker = self.broker.broker.as_ref()?;
+        let mut conns = self.broker.conns.iter();
+        if !conns.all(|(id, _)| broker.output(*id).is_empty()) {
+            return None;
+        }
+        self.ledger.note_quiet(self.broker.conns.len());
+        let status = broker.status(now);
+        self.ledger.judge_status(now.as_nanos(), &status)
     }
 
     /// One connection has changed: write, read again, or close.
@@ -344,6 +399,9 @@ impl Driver<'_> {
             let flushed = broker.output(id).is_empty();
             if flushed {
                 self.conns[conn as usize].broker_end = End::Closed;
+                if !Ledger::is_over(&self.conns[conn as usize].tap) {
+                    self.ledger.unsaid();
+                }
                 broker.handle_disconnect(now, id);
                 self.broker.conns.retain(|(other, _)| *other != id);
                 write_end(&mut self.engine, &mut self.conns, conn, Way::ToClient);
@@ -432,9 +490,17 @@ impl Driver<'_> {
         }
     }
 
+    pub(super) fn broker_status(&self) -> Option<lmx_core::wire::Status> {
+        let now = self.now(BROKER);
+        self.broker.broker.as_ref().map(|it| it.status(now))
+    }
+
     /// What is left at the end, if anything is.
     pub(super) fn broker_left(&mut self) -> Option<String> {
         let now = self.now(BROKER);
+        if let Some((_, detail)) = self.judge_counters(now) {
+            return Some(detail);
+        }
         let broker = self.broker.broker.as_ref()?;
         broker.table().check();
         let counts = broker.table().counts();

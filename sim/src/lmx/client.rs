@@ -1,10 +1,12 @@
 //! A native client's node: the core's `Client`, and a user who does what the plan says.
 
+use std::hash::Hash as _;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use lmx_core::client::{Client, ClientConfig, ClientEvent, LockRequest, Loss, Query, Refusal};
 use lmx_core::table::{AcquireError, Conversion as CoreConversion};
+use lmx_core::{Instant, RequestId};
 
 use super::broker::{TURNS_MAX, key_bytes, request_id};
 use super::conns::{write, write_end};
@@ -14,9 +16,10 @@ use super::users::Act;
 use super::{ClientSetup, Question};
 use crate::engine::State;
 use crate::marks::sometimes;
-use crate::oracle::Property;
+use crate::oracle::{Ear, Property};
 use crate::plan::fault::NodeId;
 use crate::plan::{Conversion, Lock, Mode, SECOND, Wait};
+use crate::rng::Digest;
 use crate::trace::Kind;
 use crate::world::Stage;
 
@@ -28,6 +31,7 @@ pub(super) const WINDOW_NS: u64 = 4 * SECOND;
 pub(super) struct Native {
     client: Client,
     conn: Option<u32>,
+    ear: Ear,
     /// Operations that its user believes to hold.
     holding: Vec<u32>,
     /// Sessions that this process has ended to begin another.
@@ -52,6 +56,7 @@ impl Driver<'_> {
         Native {
             client: Client::new(self.now(node), config),
             conn: None,
+            ear: Ear::default(),
             holding: Vec::new(),
             reopened,
             reopens: false,
@@ -316,6 +321,7 @@ impl Driver<'_> {
         if let ClientNode::Native(native) = &mut clients[usize::from(node) - 1]
             && native.conn == Some(conn)
         {
+            native.ear.hear(pipe.peek(count));
             native.client.handle_input(now, pipe.peek(count));
         }
         pipe.pop(count);
@@ -365,7 +371,9 @@ impl Driver<'_> {
                 }
             } else if native.client.wants_connection(now) {
                 let conn = self.connect(node);
-                self.native(node).expect("it is native").conn = Some(conn);
+                let native = self.native(node).expect("it is native");
+                native.conn = Some(conn);
+                native.ear = Ear::default();
             }
             let native = self.native(node).expect("it is native");
             let Some(event) = native.client.poll_event() else {
@@ -374,6 +382,12 @@ impl Driver<'_> {
                 }
                 break;
             };
+            let wrong = native.ear.judge(&event);
+            digest(&mut self.engine.world.digest, &event);
+            if let Some(detail) = wrong {
+                self.engine.violate(Property::Answer, detail);
+                return;
+            }
             self.told(node, event);
             if self.engine.violation.is_some() {
                 return;
@@ -536,6 +550,30 @@ impl Driver<'_> {
         let key = self.engine.key(op);
         self.engine
             .believe_anew(key, op, |hold| hold.mode = Mode::Exclusive);
+    }
+}
+
+/// Takes in what the user is told.
+fn digest(digest: &mut Digest, event: &ClientEvent) {
+    let mut add = |what: u64, id: RequestId, more: u64| {
+        digest.add(what);
+        digest.add(id.as_u128() as u64);
+        digest.add(more);
+    };
+    match event {
+        ClientEvent::Granted { id, held } => {
+            add(1, *id, held.token.as_u64());
+            let ns = |at: Option<Instant>| at.map_or(u64::MAX, Instant::as_nanos);
+            digest.add(ns(held.good_until));
+            digest.add(ns(held.deadline));
+        }
+        ClientEvent::Queued { id, ahead } => add(2, *id, u64::from(*ahead)),
+        ClientEvent::Released { id, result: Ok(()) } => add(3, *id, 0),
+        ClientEvent::Cancelled { id } => add(4, *id, 0),
+        ClientEvent::Contended { id } => add(5, *id, 0),
+        ClientEvent::Lost { id, why } => add(6, *id, *why as u64),
+        // What it is, is in the bytes that were heard, or in when it is told.
+        other => std::mem::discriminant(other).hash(digest),
     }
 }
 

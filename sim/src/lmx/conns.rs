@@ -23,12 +23,17 @@ pub(super) fn write(
     bytes: &[u8],
 ) -> usize {
     let state = &mut conns[conn as usize];
+    let digest = &mut engine.world.digest;
+    digest.add(u64::from(conn) << 1 | u64::from(way == Way::ToBroker));
+    digest.add(bytes.len() as u64);
     if state.broken {
         // The kernel takes it in, and it goes nowhere.
+        digest.add_bytes(bytes);
         return bytes.len();
     }
     let window_bytes = engine.plan.network.window_bytes;
     let taken = state.pipe(way).push(bytes, window_bytes);
+    engine.world.digest.add_bytes(&bytes[..taken]);
     sometimes!(engine.marks, WindowFull, taken < bytes.len());
     if taken > 0 {
         send_chunk(engine, state, conn, way);
@@ -61,7 +66,8 @@ impl Driver<'_> {
     /// The client's transport connects. Returns the connection's number.
     pub(super) fn connect(&mut self, node: NodeId) -> u32 {
         let conn = self.conns.len() as u32;
-        self.conns.push(Conn::new(node, self.setup.frame_bytes_max));
+        self.conns
+            .push(Conn::new(conn, node, self.setup.frame_bytes_max));
         self.send(conn, Way::ToBroker, Event::Syn { conn });
         let world = &mut self.engine.world;
         let late_ns = world.now_ns + CONNECT_NS_MAX;
@@ -163,10 +169,10 @@ impl Driver<'_> {
         let (count, rest_ns) = self.cut(conn, way, count);
         let world = &mut self.engine.world;
         let state = &mut self.conns[conn as usize];
-        world
-            .digest
-            .add(world.now_ns ^ u64::from(conn) << 40 ^ u64::from(way == Way::ToBroker));
-        world.digest.add_bytes(state.pipe(way).peek(count));
+        // Which bytes they are was taken in when they were written.
+        let end = u64::from(conn) << 1 | u64::from(way == Way::ToBroker);
+        world.digest.add(world.now_ns ^ end << 40);
+        world.digest.add(count as u64);
         let node = state.node;
         match way {
             Way::ToBroker => self.broker_input(conn, count),

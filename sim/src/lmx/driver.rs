@@ -32,7 +32,7 @@ pub(super) fn run(plan: &Plan, options: &RunOptions) -> Outcome {
         };
     };
     let driver = engine::run(Driver::new(plan, setup, options), options);
-    driver.engine.finish()
+    driver.finish()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +170,15 @@ impl<'p> Driver<'p> {
         driver
     }
 
+    /// Takes in what the broker counts at the end.
+    fn finish(mut self) -> Outcome {
+        if let Some(status) = self.broker_status() {
+            let shown = format!("{status:?}");
+            self.engine.world.digest.add_bytes(shown.as_bytes());
+        }
+        self.engine.finish()
+    }
+
     fn new_client(&self, id: u16) -> ClientNode {
         match self.setup.clients.get(usize::from(id)) {
             Some(ClientSetup::Dialect) => ClientNode::Dialect(Dialect::default()),
@@ -192,6 +201,8 @@ impl<'p> Driver<'p> {
 
     /// Wakes `node` at `at`, of its own clock; what was set before no longer matters.
     pub(super) fn arm(&mut self, node: NodeId, at: Option<Instant>) {
+        let asked_ns = at.map_or(u64::MAX, Instant::as_nanos);
+        self.engine.world.digest.add(asked_ns ^ u64::from(node));
         // An alarm that comes too early only finds that nothing is due.
         let Some(at) = at.filter(|at| *at < self.alarms[usize::from(node)].at) else {
             return;

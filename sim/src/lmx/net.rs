@@ -50,7 +50,7 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(node: NodeId, frame_bytes_max: u32) -> Self {
+    pub(super) fn new(number: u32, node: NodeId, frame_bytes_max: u32) -> Self {
         Self {
             node,
             id: None,
@@ -59,7 +59,7 @@ impl Conn {
             broken: false,
             to_broker: Pipe::default(),
             to_client: Pipe::default(),
-            tap: Tap::new(frame_bytes_max),
+            tap: Tap::new(number, frame_bytes_max),
         }
     }
 

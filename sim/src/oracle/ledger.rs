@@ -11,6 +11,7 @@
 //! said.rs      what it answers: judged                 restart.rs   what must outlive it
 //! ends.rs      every end has a reason                  grants.rs    every grant is right
 //! presence.rs  nothing outstays its time               circles.rs   nobody waits for himself
+//! notices.rs   what is told unasked                    tally.rs     what is counted
 //! ```
 
 mod answers;
@@ -19,9 +20,11 @@ mod circles;
 mod ends;
 mod grants;
 mod heard;
+mod notices;
 mod presence;
 mod restart;
 mod said;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +36,9 @@ use super::wire::{Frames, Lines};
 use answers::Expected;
 pub(crate) use answers::Limits;
 use books::{KeyBook, Place, Request, Session};
+use notices::Owed;
+use tally::Tally;
+pub(crate) use tally::counters;
 
 /// A verdict: what was broken, and how.
 pub(crate) type Verdict = (Property, String);
@@ -53,6 +59,10 @@ pub(crate) struct Tap {
     /// and how many connections had asked that by then.
     resumes: Option<(u64, u32)>,
     closed: bool,
+    /// Which of all connections it is.
+    number: u32,
+    /// The broker has said that it ends, or why.
+    is_over: bool,
 }
 
 /// What an answer is held against.
@@ -66,6 +76,8 @@ enum Open {
         /// Who held it when that was heard, and which of its holds that was.
         holders: Vec<(u128, HoldOf)>,
     },
+    /// A request that may begin to wait for some keys.
+    Ask(u64),
     Other,
 }
 
@@ -73,7 +85,7 @@ enum Open {
 type HoldOf = (u64, u32);
 
 impl Tap {
-    pub(crate) fn new(frame_bytes_max: u32) -> Self {
+    pub(crate) fn new(number: u32, frame_bytes_max: u32) -> Self {
         Self {
             heard: Frames::new(true, frame_bytes_max),
             lines: Lines::default(),
@@ -83,6 +95,8 @@ impl Tap {
             is_bound: false,
             resumes: None,
             closed: false,
+            number,
+            is_over: false,
         }
     }
 }
@@ -126,6 +140,13 @@ pub(crate) struct Ledger {
     /// The broker's time when it was last looked at in this run.
     looked_ns: Option<u64>,
     settled: u64,
+    /// What is to be told unasked, and was not yet.
+    owed: Vec<Owed>,
+    /// Something came in another dialect.
+    has_lines: bool,
+    tally: Tally,
+    /// Until when it grants nothing but what is reclaimed.
+    grace_until_ns: Option<u64>,
 }
 
 /// The circumstances of one look at the broker.
@@ -164,6 +185,10 @@ impl Ledger {
             asks: 0,
             looked_ns: None,
             settled: 0,
+            owed: Vec::new(),
+            has_lines: false,
+            tally: Tally::default(),
+            grace_until_ns: None,
         }
     }
 
@@ -180,6 +205,17 @@ impl Ledger {
         tap.session
     }
 
+    /// Whether a connection that ends now leaves no question unanswered, or that it ends was
+    /// said on it.
+    pub(crate) const fn is_answered(tap: &Tap) -> bool {
+        tap.open.is_empty() || tap.is_over
+    }
+
+    /// Whether the broker has said that the connection ends.
+    pub(crate) const fn is_over(tap: &Tap) -> bool {
+        tap.is_over
+    }
+
     /// The broker counts the connection's session as its own.
     pub(crate) const fn is_bound(tap: &mut Tap) {
         tap.is_bound = true;
@@ -188,6 +224,7 @@ impl Ledger {
     /// Compares the broker with the books, if anything can have changed, and brings the
     /// books up to date.
     pub(crate) fn settle(&mut self, now_ns: u64, broker: &Broker) -> Option<Verdict> {
+        self.grace_until_ns = broker.grace_until().map(lmx_core::Instant::as_nanos);
         let counts = broker.table().counts();
         let token = counts.last_token.map_or(0, FencingToken::as_u64);
         let looked_ns = self.looked_ns.replace(now_ns).unwrap_or(now_ns);
@@ -201,8 +238,7 @@ impl Ledger {
         for key in &mut self.keys {
             key.look(broker);
         }
-        let grace_until = broker.grace_until();
-        self.in_grace = grace_until.is_some_and(|until| until.as_nanos() > now_ns);
+        self.in_grace = self.grace_until_ns.is_some_and(|until| until > now_ns);
         let verdict = self.compare(Look {
             now_ns,
             slept_ns: now_ns.saturating_sub(looked_ns),
@@ -231,6 +267,7 @@ impl Ledger {
             let judged = self.judge_new(look, place, token_before);
             verdict = verdict.or(judged);
         }
+        self.note_contended();
         for key in &mut self.keys {
             key.turn_page();
         }

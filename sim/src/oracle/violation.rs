@@ -42,6 +42,7 @@ properties! {
     LateExpiry "late-expiry" "No hold or wait outlasts its time.",
     Disconnect "disconnect" "A lost connection frees what it should, when it should, and nothing else.",
     Answer "answer" "One final answer per request, the right one, and the same to a repeat.",
+    Notice "notice" "Whoever holds or waits is told what becomes of it: at once, once, and only what is so.",
     Memory "memory" "Memory and buffers stay within their formula.",
     Invariant "invariant" "The state is internally consistent.",
     Node "node" "A node answers for what it was asked, and sends to nodes that there are.",

@@ -4,7 +4,7 @@
 
 mod replies;
 
-pub(crate) use replies::{KeyShown, Kind, RequestShown, Said, Welcome, reply};
+pub(crate) use replies::{Counters, KeyShown, Kind, RequestShown, Said, Welcome, reply};
 
 use crate::plan::Mode;
 
@@ -61,6 +61,8 @@ pub(crate) struct Asked {
     pub(crate) lease_ns: Option<u64>,
     pub(crate) wait_ns: Option<u64>,
     pub(crate) keep: bool,
+    /// Its holder is to be told when somebody waits.
+    pub(crate) notifies: bool,
     pub(crate) label: Vec<u8>,
     /// Zero for nobody.
     pub(crate) owner: u32,
@@ -260,7 +262,7 @@ impl<'a> Reader<'a> {
             _ => return None,
         };
         let keep = self.flag()?;
-        let _contended = self.flag()?;
+        let notifies = self.flag()?;
         let label = self.bytes()?.to_vec();
         let owner = self.maybe(Self::small)?.unwrap_or(0);
         let lock_delay_ns = self.duration_ns()?;
@@ -270,6 +272,7 @@ impl<'a> Reader<'a> {
             lease_ns,
             wait_ns,
             keep,
+            notifies,
             label,
             owner,
             lock_delay_ns,

@@ -8,6 +8,8 @@
 use std::hash::{DefaultHasher, Hasher as _};
 
 use super::books::{KeyBook, Place};
+use super::circles::Queues;
+use super::tally::Tally;
 use super::{Ledger, Tap, Verdict, index};
 use crate::oracle::Property;
 use crate::oracle::wire::{Asked, Heard, KeyShown, Kind, RequestShown, Said};
@@ -35,13 +37,14 @@ pub(super) struct Expected {
     limit: Option<u64>,
     /// How many are before it, if it is queued.
     ahead: u32,
-    /// On whose behalf it was asked, and who else is there.
+    /// On whose behalf it was asked.
     owner: u32,
-    owners: Vec<u32>,
+    /// Who would wait for whom.
+    queues: Option<Queues>,
     /// The keys that it names, or all, as they were.
     keys: Vec<KeyExpected>,
-    /// The broker's counts: who holds, who waits, the last token, and keys.
-    counts: Option<(u32, u32, u64, u32)>,
+    /// The broker's counters.
+    status: Option<Box<Tally>>,
 }
 
 /// A key as it must be shown.
@@ -92,6 +95,9 @@ enum Doing {
     Waits,
     Holds { upgrades: bool },
 }
+
+/// So many owners of a circle are named.
+const OWNERS_NAMED_MAX: usize = 8;
 
 /// It may be queued behind any number.
 const ANY: u32 = u32::MAX;
@@ -203,7 +209,7 @@ impl Ledger {
                 Kinds::of(Kind::Listed)
             }
             Heard::Status => {
-                expected.counts = Some(self.counts);
+                expected.status = Some(self.expected_status(now_ns));
                 Kinds::of(Kind::Status)
             }
             _ => return None,
@@ -280,9 +286,6 @@ impl Ledger {
             return None;
         }
         expected.owner = asked.owner;
-        if asked.owner != 0 {
-            expected.owners = self.owners();
-        }
         let may_be_full = self.asks
             >= self
                 .limits
@@ -293,6 +296,9 @@ impl Ledger {
         let Some(books) = books else {
             // Keys that are not in the books: only that there is nothing against it.
             expected.ahead = ANY;
+            if asked.owner != 0 {
+                expected.queues = self.queues(asked);
+            }
             expected.kinds = Kinds::any(&[Kind::Granted, Kind::Queued, Kind::Busy])
                 .or_if(asked.owner != 0, Kind::Deadlock)
                 .or_if(may_be_full, Kind::Full);
@@ -313,10 +319,14 @@ impl Ledger {
         let closed = if refuses { Kind::Busy } else { Kind::Queued };
         let may_close = !obstacles.is_empty() || self.may_stall;
         let may_open = obstacles.is_empty() || resizes;
+        let may_deadlock = may_close && asked.owner != 0;
+        if may_deadlock {
+            expected.queues = self.queues(asked);
+        }
         expected.kinds = Kinds::default()
             .or_if(may_open, Kind::Granted)
             .or_if(may_close, closed)
-            .or_if(may_close && asked.owner != 0, Kind::Deadlock)
+            .or_if(may_deadlock, Kind::Deadlock)
             .or_if(may_be_full, Kind::Full);
         if refuses {
             expected.keys = (obstacles.into_iter())
@@ -418,16 +428,6 @@ impl Ledger {
             skip: 0,
         }
     }
-
-    /// On whose behalf somebody holds or waits.
-    fn owners(&self) -> Vec<u32> {
-        let pages = self.keys.iter().map(|key| &key.old);
-        pages
-            .flat_map(|page| page.holders.iter().chain(&page.waiters))
-            .filter_map(|place| self.requests.get(index(place.id)?))
-            .map(|request| request.owner)
-            .collect()
-    }
 }
 
 impl Expected {
@@ -472,8 +472,8 @@ impl Expected {
                 self.heard_ns.is_none() || next.is_some() || same_keys(keys, &self.keys)
             }
             Said::Status(status) => {
-                let shown = (status.held, status.waiting, status.last_token, status.keys);
-                self.counts.is_none_or(|counts| counts == shown)
+                let tally = self.status.as_ref();
+                tally.is_none_or(|tally| tally.differs(status).is_none())
             }
             _ => true,
         };
@@ -483,10 +483,18 @@ impl Expected {
         })
     }
 
-    /// Whether these begin with the one who asks, and the others are there.
+    /// Whether these begin with the one who asks, and each waits for the next; the last for
+    /// the first, unless there are more than are named.
     fn is_circle(&self, owners: &[u32]) -> bool {
-        let mut others = owners.iter().skip(1);
-        owners.first() == Some(&self.owner) && others.all(|owner| self.owners.contains(owner))
+        let Some(queues) = &self.queues else {
+            return true;
+        };
+        let waits = queues.waits_of(owners);
+        let waits = |one, other| waits.contains(&(one, other));
+        let is_whole = owners.len() < OWNERS_NAMED_MAX;
+        owners.first() == Some(&self.owner)
+            && owners.windows(2).all(|pair| waits(pair[0], pair[1]))
+            && (!is_whole || owners.last().is_some_and(|last| waits(*last, self.owner)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use lmx_core::broker::Broker;
 
+use super::notices::Notes;
 use crate::plan::Mode;
 
 /// A request, from the first time it was heard.
@@ -16,6 +17,8 @@ pub(super) struct Request {
     /// On whose behalf; zero for nobody's.
     pub(super) owner: u32,
     pub(super) lock_delay_ns: u64,
+    /// Its holder is to be told when somebody waits.
+    pub(super) notifies: bool,
     pub(super) lease_ns: Option<u64>,
     /// `None` waits for ever.
     pub(super) wait_ns: Option<u64>,
@@ -34,6 +37,10 @@ pub(super) struct Request {
     pub(super) must_return: Option<u64>,
     /// A release, a cancel or force was heard.
     pub(super) may_end: bool,
+    /// A release or a cancel was heard.
+    pub(super) given_back: bool,
+    /// What its session was told, and may be told, unasked.
+    pub(super) notes: Notes,
     /// The last renewal that was heard.
     pub(super) renewal: Option<Renewal>,
     /// A conversion was heard.
@@ -52,27 +59,32 @@ pub(super) struct Request {
 /// What a request begins with.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ask {
+    pub(super) at_ns: u64,
     pub(super) session: Option<u64>,
     pub(super) keep: bool,
     pub(super) label: u64,
     pub(super) owner: u32,
     pub(super) lock_delay_ns: u64,
+    pub(super) notifies: bool,
     pub(super) lease_ns: Option<u64>,
     pub(super) wait_ns: Option<u64>,
 }
 
 impl Request {
     /// It was not there before, or what was is over.
-    pub(super) const fn begin(&mut self, ask: Ask) {
+    pub(super) fn begin(&mut self, ask: Ask) {
         self.asked = true;
         self.session = ask.session;
         self.keep = ask.keep;
         self.label = ask.label;
         self.owner = ask.owner;
         self.lock_delay_ns = ask.lock_delay_ns;
+        self.notifies = ask.notifies;
         self.lease_ns = ask.lease_ns;
         self.wait_ns = ask.wait_ns;
         self.may_end = false;
+        self.given_back = false;
+        self.notes = Notes::begin(ask.at_ns, &self.notes);
         self.renewal = None;
         self.converts = false;
         self.may_give_up = false;
@@ -219,6 +231,10 @@ pub(super) struct KeyBook {
     pub(super) forced: bool,
     /// Times that force was asked for and not yet answered: it may be used at any time.
     pub(super) forces_open: u32,
+    /// Somebody may have begun to wait since the last page.
+    pub(super) asked: bool,
+    /// Requests that were heard and not yet answered.
+    pub(super) asks_open: u32,
 }
 
 impl KeyBook {
@@ -266,6 +282,7 @@ impl KeyBook {
         std::mem::swap(&mut self.old, &mut self.new);
         self.delayed_until_ns = self.delayed_until_ns.max(self.delayed_next_ns);
         self.forced = self.forces_open > 0;
+        self.asked = self.asks_open > 0;
         self.capacity_heard_max = 0;
         self.capacities_heard.clear();
     }

@@ -7,6 +7,8 @@
 use super::books::{Place, excludes};
 use super::{Ledger, Verdict, index};
 use crate::oracle::Property;
+use crate::oracle::wire::Asked;
+use crate::plan::Mode;
 
 /// What the broker's search is bounded by.
 const SEARCH_MAX: usize = 10_000;
@@ -83,9 +85,95 @@ impl Ledger {
         blockers
     }
 
+    /// Who holds and waits for what, and on whose behalf, if this is asked for now. `None` if
+    /// there are so many that a circle among them is not worth checking.
+    pub(super) fn queues(&self, asked: &Asked) -> Option<Queues> {
+        if self.looks_max() > SEARCH_MAX {
+            return None;
+        }
+        let seat = |place: &Place| Seat {
+            id: place.id,
+            owner: (index(place.id).and_then(|at| self.requests.get(at)))
+                .map_or(0, |request| request.owner),
+            mode: place.mode,
+            is_upgrading: place.is_upgrading,
+        };
+        let mut queues = Vec::new();
+        for key in &self.keys {
+            let asks = asked.wants.iter().find(|(name, _)| *name == key.name);
+            let last = asks.map(|(_, mode)| Seat {
+                id: asked.id,
+                owner: asked.owner,
+                mode: *mode,
+                is_upgrading: false,
+            });
+            let page = &key.old;
+            let seats = page.holders.iter().chain(&page.waiters).map(seat);
+            queues.push((page.holders.len(), seats.chain(last).collect()));
+        }
+        Some(Queues(queues))
+    }
+
     /// On whose behalf it is, if that was looked at when it began to hold or wait.
     fn owner(&self, place: &Place) -> Option<u32> {
         let request = self.requests.get(index(place.id)?)?;
         (request.owner != 0 && !request.came_back).then_some(request.owner)
+    }
+}
+
+/// One who holds or waits.
+#[derive(Clone, Copy, Debug)]
+struct Seat {
+    id: u128,
+    /// Zero for nobody.
+    owner: u32,
+    mode: Mode,
+    is_upgrading: bool,
+}
+
+/// For each key, how many hold it, and they and those who wait for it, in order.
+#[derive(Debug)]
+pub(super) struct Queues(Vec<(usize, Vec<Seat>)>);
+
+impl Queues {
+    /// For which owners each of these waits, directly or for others who wait on nobody's behalf. No
+    /// fewer: who goes together with whom is not looked at but for those who share.
+    pub(super) fn waits_of(&self, owners: &[u32]) -> Vec<(u32, u32)> {
+        let mut waits: Vec<(Seat, Seat)> = Vec::new();
+        for (holders, seats) in &self.0 {
+            let upgrader = seats.iter().find(|seat| seat.is_upgrading);
+            for (at, one) in seats.iter().enumerate().skip(*holders) {
+                let in_the_way = |(place, other): &(usize, &Seat)| {
+                    let both_share = one.mode == Mode::Shared && other.mode == Mode::Shared;
+                    *place >= *holders || !both_share || upgrader.is_some()
+                };
+                let before = seats[..at].iter().enumerate().filter(in_the_way);
+                waits.extend(before.map(|(_, other)| (*one, *other)));
+            }
+            if let Some(one) = upgrader {
+                let others = seats[..*holders].iter().filter(|other| other.id != one.id);
+                waits.extend(others.map(|other| (*one, *other)));
+            }
+        }
+        let (mut of_owners, mut done) = (Vec::new(), Vec::new());
+        for (one, _) in waits.iter().filter(|(one, _)| owners.contains(&one.owner)) {
+            if done.contains(&one.id) {
+                continue;
+            }
+            done.push(one.id);
+            let mut known = vec![one.id];
+            let mut at = 0;
+            while let Some(id) = known.get(at).copied() {
+                for (_, next) in waits.iter().filter(|(waiter, _)| waiter.id == id) {
+                    if next.owner != 0 {
+                        of_owners.push((one.owner, next.owner));
+                    } else if !known.contains(&next.id) {
+                        known.push(next.id);
+                    }
+                }
+                at += 1;
+            }
+        }
+        of_owners
     }
 }

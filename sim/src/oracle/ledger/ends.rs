@@ -1,6 +1,7 @@
 //! Every hold and wait that ended has a reason.
 
 use super::books::{KeyBook, Place, Session};
+use super::notices::Note;
 use super::{Ledger, Look, Verdict, index, name};
 use crate::oracle::Property;
 
@@ -33,11 +34,17 @@ impl Ledger {
             }
             let session_over = self.session_may_be_over(now_ns, gone.id);
             self.note_kept(gone.id, gone.token);
+            self.owes_nothing(gone.id);
             let Some(request) = self.request(gone.id) else {
                 continue;
             };
             let expired = gone.deadline_ns.is_some_and(|deadline| deadline <= now_ns);
             let told = request.may_end || (session_over && !request.keep);
+            let by_others = request.may_end || book.forced || session_over;
+            let is_seen = request.session.is_some() && request.token.is_some();
+            let is_untold = !session_over && (expired || !request.given_back);
+            let is_ambiguous = expired && (request.given_back || book.forced || request.may_end);
+            request.notes.held = Some((gone.token, gone.deadline_ns));
             request.token = None;
             request.told = None;
             request.asked = request.heard;
@@ -49,6 +56,12 @@ impl Ledger {
                     gone.deadline_ns
                 );
                 return Some((Property::EarlyExpiry, detail));
+            }
+            if is_seen && expired && !by_others {
+                self.note_expiry();
+            }
+            if is_untold && !is_ambiguous {
+                self.owe(gone, Note::Ended);
             }
         }
         None
@@ -85,6 +98,9 @@ impl Ledger {
                     book.shown()
                 );
                 return Some((Property::LostGrant, detail));
+            }
+            if timed_out && !granted && !told && !slept_through {
+                self.owe(gone, Note::Ended);
             }
         }
         None

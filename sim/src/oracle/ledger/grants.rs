@@ -1,6 +1,7 @@
 //! Every grant was asked for, is compatible, in order, and has a larger token.
 
 use super::books::{KeyBook, Place};
+use super::notices::Note;
 use super::{Ledger, Look, Verdict, name};
 use crate::oracle::Property;
 use crate::plan::Mode;
@@ -103,7 +104,7 @@ impl Ledger {
         }
         let was_kept = self.was_kept(grant.id, grant.token);
         let request = self.request(grant.id)?;
-        request.token = Some(grant.token);
+        let is_renamed = request.token.replace(grant.token) != Some(grant.token);
         request.waiting = false;
         let comes_back = request.reclaimed == Some(grant.token) || was_kept;
         request.returns += u32::from(comes_back && !held_before);
@@ -112,6 +113,12 @@ impl Ledger {
         request.came_back |= comes_back || is_reclaimed && request.converts;
         let asked = request.asked || request.heard || comes_back || request.session.is_none();
         let converts = (held_before || is_reclaimed) && request.converts;
+        let is_new = is_renamed && !comes_back;
+        self.owe(grant, Note::Granted);
+        if is_new {
+            self.note_grant();
+        }
+        let request = self.request(grant.id)?;
         if !asked {
             let detail = format!("{} holds {} and never asked", name(grant.id), book.shown());
             return Some((Property::UnaskedGrant, detail));

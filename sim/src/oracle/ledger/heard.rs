@@ -1,7 +1,7 @@
 //! What reaches the broker: noted, never judged.
 
 use super::answers::{Expected, label_hash};
-use super::books::{Ask, Renewal, Request};
+use super::books::{Ask, KeyBook, Renewal, Request};
 use super::{Ledger, Open, Tap, index};
 use crate::oracle::wire::{Asked, Frames, Heard, Line, asked_in_line, command};
 use crate::plan::Mode;
@@ -28,6 +28,7 @@ impl Ledger {
         tap.heard = frames;
         self.heard |= !tap.heard.is_native();
         if !tap.heard.native_so_far() {
+            self.has_lines = true;
             tap.lines.feed(bytes, |line| match asked_in_line(line) {
                 Line::Asks {
                     id,
@@ -70,19 +71,21 @@ impl Ledger {
         let mut open = Open::Other;
         match heard {
             Heard::Hello { resumes } => self.resuming(now_ns, tap, resumes),
-            Heard::Acquire(asked) => self.asked(tap, &asked, None),
-            Heard::Reclaim(asked, token) => self.asked(tap, &asked, Some(token)),
+            Heard::Acquire(asked) => open = self.asked(now_ns, tap, &asked, None),
+            Heard::Reclaim(asked, token) => open = self.asked(now_ns, tap, &asked, Some(token)),
             Heard::Release(id) | Heard::Cancel(id) => {
                 if let Some(request) = self.request(id)
                     && request.may_be_touched(tap)
                 {
                     request.may_end = true;
+                    request.given_back = true;
                     request.may_give_up = true;
                 }
             }
             Heard::ForceRequest(id) => {
                 if let Some(request) = self.request(id) {
                     request.may_end = true;
+                    request.notes.may_be_revoked = true;
                 }
             }
             Heard::ForceKey(name) => {
@@ -105,6 +108,8 @@ impl Ledger {
                     request.converts = true;
                     request.may_give_up = downgrade;
                 }
+                // One that is to be alone waits on whichever key it holds.
+                open = self.may_wait(u64::MAX);
             }
             Heard::Goodbye => self.session_lost(now_ns, tap, true),
             Heard::Renew { id, lease_ns } => {
@@ -120,17 +125,29 @@ impl Ledger {
         tap.open.push((tag, open, expected));
     }
 
-    pub(super) fn asked(&mut self, tap: &Tap, asked: &Asked, reclaimed: Option<u64>) {
+    pub(super) fn asked(
+        &mut self,
+        now_ns: u64,
+        tap: &Tap,
+        asked: &Asked,
+        reclaimed: Option<u64>,
+    ) -> Open {
         let session = tap.session;
         self.asks = self.asks.saturating_add(1);
+        if reclaimed.is_some() {
+            self.note_reclaim();
+        }
         let is_new = self
             .request(asked.id)
             .is_some_and(|request| !request.waiting && request.token.is_none());
+        let mut wanted = 0;
         for (name, mode) in &asked.wants {
-            let Some(key) = self.keys.iter_mut().find(|key| key.name == *name) else {
+            let Some(place) = self.keys.iter().position(|key| key.name == *name) else {
                 self.complete = false;
                 continue;
             };
+            wanted |= key_bit(place);
+            let key = &mut self.keys[place];
             key.lock_delay_ns_max = key.lock_delay_ns_max.max(asked.lock_delay_ns);
             if let Mode::Semaphore { capacity, .. } = mode {
                 key.capacity_heard_max = key.capacity_heard_max.max(*capacity);
@@ -138,10 +155,11 @@ impl Ledger {
             }
         }
         self.has_owners |= asked.owner != 0;
+        let open = self.may_wait(wanted);
         let place = index(asked.id).filter(|at| *at < self.requests.len());
         let Some(place) = place else {
             self.complete = false;
-            return;
+            return open;
         };
         self.heard_of.push(place);
         let request = &mut self.requests[place];
@@ -150,11 +168,13 @@ impl Ledger {
             request.reclaimed = reclaimed;
         }
         let ask = Ask {
+            at_ns: now_ns,
             session,
             keep: asked.keep,
             label: label_hash(&asked.label),
             owner: asked.owner,
             lock_delay_ns: asked.lock_delay_ns,
+            notifies: asked.notifies,
             lease_ns: asked.lease_ns,
             wait_ns: asked.wait_ns,
         };
@@ -165,6 +185,7 @@ impl Ledger {
         } else if reclaimed.is_none() {
             request.again = Some(ask);
         }
+        open
     }
 
     /// Of what a live-mutex client asks for, nothing more is read; what was known of an
@@ -205,22 +226,44 @@ impl Ledger {
     /// The broker learned that a connection is gone, or decided that it is.
     pub(crate) fn connection_lost(&mut self, now_ns: u64, tap: &mut Tap) {
         self.heard = true;
-        // Other answers may still be on their way; force is no longer carried out.
+        // Other answers may still be on their way; nothing more is carried out.
         for (_, open, _) in &mut tap.open {
-            if matches!(open, Open::Force { .. }) {
-                self.force_over(&std::mem::replace(open, Open::Other));
+            if matches!(open, Open::Force { .. } | Open::Ask(_)) {
+                self.carried_out(&std::mem::replace(open, Open::Other));
             }
         }
         self.session_lost(now_ns, tap, false);
     }
 
-    /// Force that was asked for was answered, or never will be.
-    pub(super) fn force_over(&mut self, open: &Open) {
-        if let Open::Force { key, .. } = open {
-            let key = &mut self.keys[*key];
-            key.forces_open = key.forces_open.saturating_sub(1);
-            key.forced = key.forces_open > 0;
+    /// What was asked for was answered, or never will be.
+    pub(super) fn carried_out(&mut self, open: &Open) {
+        match open {
+            Open::Force { key, .. } => {
+                let key = &mut self.keys[*key];
+                key.forces_open = key.forces_open.saturating_sub(1);
+                key.forced = key.forces_open > 0;
+            }
+            Open::Ask(keys) => {
+                for (_, key) in self.among(*keys) {
+                    key.asks_open = key.asks_open.saturating_sub(1);
+                }
+            }
+            Open::Renew(..) | Open::Other => {}
         }
+    }
+
+    /// Somebody may begin to wait for these keys.
+    fn may_wait(&mut self, keys: u64) -> Open {
+        for (_, key) in self.among(keys) {
+            key.asked = true;
+            key.asks_open += 1;
+        }
+        Open::Ask(keys)
+    }
+
+    fn among(&mut self, keys: u64) -> impl Iterator<Item = (usize, &mut KeyBook)> {
+        let all = self.keys.iter_mut().enumerate();
+        all.filter(move |(place, _)| keys & key_bit(*place) != 0)
     }
 
     fn session_lost(&mut self, now_ns: u64, tap: &mut Tap, for_good: bool) {
@@ -241,6 +284,11 @@ impl Ledger {
             session.vague = !tap.is_bound;
         }
     }
+}
+
+/// Keys beyond the first 64 share bits with others.
+const fn key_bit(place: usize) -> u64 {
+    1 << (place % 64)
 }
 
 impl Request {

@@ -13,6 +13,7 @@ impl Ledger {
         self.timer_ns = u64::MAX;
         self.looked_ns = None;
         self.booted = false;
+        self.owed.clear();
         self.has_restarted = true;
         self.has_been_down = true;
         self.heard = true;
@@ -21,6 +22,7 @@ impl Ledger {
             key.old.waiters.clear();
             (key.delayed_until_ns, key.delayed_next_ns) = (0, 0);
             key.forces_open = 0;
+            key.asks_open = 0;
         }
         let kept_from_ns = self.kept_from_ns;
         for (at, request) in self.requests.iter_mut().enumerate() {

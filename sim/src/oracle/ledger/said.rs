@@ -1,7 +1,8 @@
 //! What the broker says: each answer to one open question, and true.
 
 use super::books::Session;
-use super::{Ledger, Open, Tap, Verdict, name};
+use super::tally::TAKEN_OVER;
+use super::{Ledger, Open, Tap, Verdict, index, name};
 use crate::oracle::Property;
 use crate::oracle::wire::{Frames, Said, Welcome, reply};
 
@@ -46,14 +47,25 @@ impl Ledger {
             };
             let expected;
             (_, open, expected) = tap.open.swap_remove(place);
-            self.force_over(&open);
+            self.carried_out(&open);
             if let Some(verdict) = expected.and_then(|expected| expected.judge(at_ns, said)) {
                 return Some(verdict);
             }
         }
+        self.tally.count(said);
+        if let Some(verdict) = self.noticed(tap, at_ns, tag, said) {
+            return Some(verdict);
+        }
         match *said {
             Said::Welcome(welcome) => self.welcome(tap, at_ns, welcome),
-            Said::Granted { id, token } => self.granted(tap, id, token),
+            Said::Granted {
+                id,
+                token,
+                granted_ns,
+                deadline_ns,
+            } => self
+                .granted(tap, id, token)
+                .or_else(|| self.as_granted(id, token, (granted_ns, deadline_ns))),
             Said::Released(id) | Said::Cancelled(id) => {
                 let session = tap.session;
                 let request = self.request(id)?;
@@ -70,9 +82,14 @@ impl Ledger {
             }
             Said::Renewed { id, deadline_ns } => renewed(&open, at_ns, id, deadline_ns),
             Said::ForceReleased { .. } => self.force_released(&open),
-            Said::Fault { taken_over } => {
+            Said::Bye => {
+                tap.is_over = true;
+                None
+            }
+            Said::Fault { kind } => {
                 tap.closed = true;
-                if taken_over {
+                tap.is_over = true;
+                if kind == TAKEN_OVER {
                     Self::taken_over(tap);
                 }
                 None
@@ -85,6 +102,7 @@ impl Ledger {
         let id = welcome.session;
         tap.session = Some(id);
         tap.is_bound = false;
+        self.answers_lost(id);
         let mut was_in_time = false;
         if let Some((asked, turn)) = tap.resumes.take()
             && let Some(session) = self.sessions.iter_mut().find(|other| other.id == asked)
@@ -141,6 +159,31 @@ impl Ledger {
         }
         request.told = Some(token);
         None
+    }
+
+    /// A grant that is told is the one that is in the books.
+    pub(super) fn as_granted(
+        &self,
+        id: u128,
+        token: u64,
+        told: (u64, Option<u64>),
+    ) -> Option<Verdict> {
+        let request = self.requests.get(index(id)?)?;
+        let mut pages = self.keys.iter().map(|key| &key.old);
+        let holder = pages.find_map(|page| page.holder(id))?;
+        let (granted_ns, deadline_ns) = told;
+        let is_so = holder.since_ns == granted_ns
+            && (holder.deadline_ns == deadline_ns || request.renewal.is_some());
+        (holder.token == token && !is_so).then(|| {
+            let detail = format!(
+                "{} is told that it was granted at {granted_ns} until {deadline_ns:?}; it was at \
+                 {} until {:?}",
+                name(id),
+                holder.since_ns,
+                holder.deadline_ns
+            );
+            (Property::Answer, detail)
+        })
     }
 
     /// What was held when force was asked for, and ever since, was not ended by it.

@@ -183,7 +183,7 @@ fn a_renewal_counts_from_when_it_was_carried_out_and_once() {
 
 /// A connection of session 1.
 fn tap() -> Tap {
-    let mut tap = Tap::new(64);
+    let mut tap = Tap::new(0, 64);
     tap.session = Some(1);
     tap
 }
@@ -195,6 +195,7 @@ fn asked(op: u32, wait_ns: Option<u64>) -> Asked {
         lease_ns: None,
         wait_ns,
         keep: false,
+        notifies: false,
         label: Vec::new(),
         owner: 0,
         lock_delay_ns: 0,
@@ -209,7 +210,9 @@ fn may_answer(ledger: &Ledger, heard: &Heard, said: &Said) -> bool {
 
 const fn refused(why: Kind, limit: Option<u64>) -> Said {
     Said::Refused {
+        group: 4,
         why,
+        full: None,
         limit,
         owners: Vec::new(),
     }
@@ -219,7 +222,12 @@ const fn refused(why: Kind, limit: Option<u64>) -> Said {
 fn a_refusal_has_a_reason_and_a_reason_a_refusal() {
     let ledger = ledger(&[]);
     let id = super::request_id(7, 0);
-    let granted = Said::Granted { id, token: 1 };
+    let granted = Said::Granted {
+        id,
+        token: 1,
+        granted_ns: 1_000,
+        deadline_ns: None,
+    };
     let too_long = refused(Kind::LeaseTooLong, Some(LIMITS.lease_ns_max));
     let mut longest = asked(0, None);
     longest.lease_ns = Some(LIMITS.lease_ns_max);
@@ -275,6 +283,7 @@ fn an_answer_says_what_the_books_say() {
             since_ns: 900,
             keep: false,
             label: Vec::new(),
+            name: String::new(),
         }],
     };
     let try_it = Heard::Acquire(asked(2, Some(0)));
@@ -321,5 +330,168 @@ fn an_id_is_not_taken_from_one_who_lives() {
 fn take_over(ledger: &mut Ledger) {
     let mut tap = tap();
     tap.session = Some(2);
-    ledger.asked(&tap, &asked(0, None), None);
+    ledger.asked(1_000, &tap, &asked(0, None), None);
+}
+
+/// A hold of a request that wants to be told who waits, and one that waits for it.
+fn contended() -> Ledger {
+    let mut ledger = ledger(&[0, 1]);
+    ledger.requests[0].notifies = true;
+    let holder = Place {
+        session: Some(1),
+        ..place(0, 1)
+    };
+    assert_eq!(show(&mut ledger, vec![holder], vec![place(1, 0)]), None);
+    ledger
+}
+
+/// Says that over the connection; the property that it breaks, if it does.
+fn say(ledger: &mut Ledger, tap: &Tap, at_ns: u64, said: &Said) -> Option<Property> {
+    let judged = ledger.noticed(tap, at_ns, 0, said);
+    judged.map(|(property, _)| property)
+}
+
+#[test]
+fn whoever_wanted_to_know_is_told_that_somebody_waits_and_once() {
+    let mut ledger = contended();
+    let tap = tap();
+    let id = super::request_id(7, 0);
+    let granted = Said::Granted {
+        id,
+        token: 1,
+        granted_ns: 900,
+        deadline_ns: None,
+    };
+    assert!(ledger.owes() && ledger.judge_untold(&tap).is_some());
+    assert_eq!(say(&mut ledger, &tap, 1_000, &granted), None);
+    assert!(ledger.judge_untold(&tap).is_some(), "that somebody waits");
+    let contended = Said::Contended(id);
+    assert_eq!(say(&mut ledger, &tap, 1_000, &contended), None);
+    assert!(ledger.judge_untold(&tap).is_none());
+    let again = say(&mut ledger, &tap, 1_001, &contended);
+    assert_eq!(again, Some(Property::Notice));
+    // Over another connection, for it may have been lost.
+    let mut other = Tap::new(1, 64);
+    other.session = Some(1);
+    assert_eq!(say(&mut ledger, &other, 1_001, &contended), None);
+}
+
+#[test]
+fn nobody_is_told_what_is_not_so() {
+    let id = super::request_id(7, 0);
+    let untrue = [
+        Said::Contended(id),
+        Said::TimedOut(id),
+        Said::Expired { id, token: 1 },
+        Said::Revoked { id, token: Some(1) },
+    ];
+    for said in untrue {
+        let mut alone = ledger(&[0, 1]);
+        alone.requests[0].notifies = true;
+        alone.requests[0].lease_ns = Some(4_100);
+        let leased = Place {
+            deadline_ns: Some(5_000),
+            ..place(0, 1)
+        };
+        assert_eq!(show(&mut alone, vec![leased], vec![]), None);
+        let judged = say(&mut alone, &tap(), 2_000, &said);
+        assert_eq!(judged, Some(Property::Notice), "{said:?}");
+    }
+    let mut unasked = contended();
+    unasked.requests[0].notifies = false;
+    let judged = say(&mut unasked, &tap(), 2_000, &Said::Contended(id));
+    assert_eq!(judged, Some(Property::Notice));
+}
+
+#[test]
+fn a_hold_that_ends_by_itself_is_told_of() {
+    let mut ledger = ledger(&[0]);
+    let leased = Place {
+        session: Some(1),
+        deadline_ns: Some(1_500),
+        ..place(0, 1)
+    };
+    ledger.requests[0].lease_ns = Some(600);
+    assert_eq!(show(&mut ledger, vec![leased], vec![]), None);
+    let late = Look {
+        now_ns: 1_500,
+        ..LOOK
+    };
+    assert_eq!(show_at(late, &mut ledger, vec![], vec![]), None);
+    assert!(ledger.judge_untold(&tap()).is_some());
+    let id = super::request_id(7, 0);
+    let expired = Said::Expired { id, token: 1 };
+    assert_eq!(say(&mut ledger, &tap(), 1_500, &expired), None);
+    assert!(ledger.judge_untold(&tap()).is_none());
+}
+
+#[test]
+fn a_grant_is_told_as_it_was() {
+    let mut ledger = ledger(&[0]);
+    assert_eq!(show(&mut ledger, vec![place(0, 1)], vec![]), None);
+    let id = super::request_id(7, 0);
+    assert!(ledger.as_granted(id, 1, (900, None)).is_none());
+    assert!(ledger.as_granted(id, 1, (901, None)).is_some());
+    assert!(ledger.as_granted(id, 1, (900, Some(2_000))).is_some());
+}
+
+#[test]
+fn a_circle_that_is_not_there_is_no_reason() {
+    let mut ledger = ledger(&[0, 1]);
+    ledger.requests[0].owner = 3;
+    ledger.requests[1].owner = 4;
+    assert_eq!(
+        show(&mut ledger, vec![place(0, 1)], vec![place(1, 0)]),
+        None
+    );
+    ledger.heard = false;
+    let deadlock = |owners: &[u32]| Said::Refused {
+        group: 4,
+        why: Kind::Deadlock,
+        full: None,
+        limit: None,
+        owners: owners.to_vec(),
+    };
+    let mut ask = asked(2, None);
+    ask.owner = 3;
+    let heard = Heard::Acquire(ask);
+    // It would wait behind its own hold, and behind one that waits for that.
+    assert!(may_answer(&ledger, &heard, &deadlock(&[3])));
+    assert!(may_answer(&ledger, &heard, &deadlock(&[3, 4])));
+    assert!(!may_answer(&ledger, &heard, &deadlock(&[3, 5])));
+    let mut ask = asked(2, None);
+    ask.owner = 5;
+    let heard = Heard::Acquire(ask);
+    assert!(!may_answer(&ledger, &heard, &deadlock(&[5])));
+    assert!(!may_answer(&ledger, &heard, &deadlock(&[5, 3])));
+}
+
+#[test]
+fn counters_are_counted_anew() {
+    let mut ledger = contended();
+    ledger.heard = false;
+    ledger.broker_started(0);
+    ledger.connected();
+    ledger.note_quiet(1);
+    let status = lmx_core::wire::Status {
+        uptime: std::time::Duration::from_micros(1),
+        incarnation: 1,
+        connections: 1,
+        sessions: 1,
+        keys: 1,
+        held: 1,
+        waiting: 1,
+        connections_total: 1,
+        ..lmx_core::wire::Status::default()
+    };
+    assert_eq!(ledger.judge_status(1_000, &status), None);
+    let idle = Said::Fault { kind: 6 };
+    ledger.tally.count(&idle);
+    assert!(ledger.judge_status(1_000, &status).is_some());
+    let counted = lmx_core::wire::Status {
+        faults: 1,
+        faults_idle: 1,
+        ..status
+    };
+    assert_eq!(ledger.judge_status(1_000, &counted), None);
 }

@@ -10,6 +10,8 @@ pub(crate) enum Said {
     Granted {
         id: u128,
         token: u64,
+        granted_ns: u64,
+        deadline_ns: Option<u64>,
     },
     Queued {
         id: u128,
@@ -32,7 +34,11 @@ pub(crate) enum Said {
         count: u32,
     },
     Refused {
+        /// To what: the number of the answer that refuses.
+        group: u64,
         why: Kind,
+        /// What there is no room for.
+        full: Option<u64>,
         /// The limit that it names.
         limit: Option<u64>,
         /// The owners that it names.
@@ -46,7 +52,7 @@ pub(crate) enum Said {
         keys: Vec<KeyShown>,
         next: Option<u32>,
     },
-    Status(Counters),
+    Status(Box<Counters>),
     TimedOut(u128),
     Expired {
         id: u128,
@@ -57,8 +63,9 @@ pub(crate) enum Said {
         token: Option<u64>,
     },
     Contended(u128),
+    Bye,
     Fault {
-        taken_over: bool,
+        kind: u64,
     },
     Other,
 }
@@ -124,6 +131,8 @@ pub(crate) struct RequestShown {
     pub(crate) since_ns: u64,
     pub(crate) keep: bool,
     pub(crate) label: Vec<u8>,
+    /// Its session's.
+    pub(crate) name: String,
 }
 
 /// A key as others are shown it.
@@ -136,12 +145,36 @@ pub(crate) struct KeyShown {
 }
 
 /// The broker's counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
+    pub(crate) uptime_ns: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) connections: u64,
+    pub(crate) sessions: u64,
     pub(crate) keys: u32,
     pub(crate) held: u32,
     pub(crate) waiting: u32,
     pub(crate) last_token: u64,
+    pub(crate) grants: u64,
+    pub(crate) expiries: u64,
+    pub(crate) refused: u64,
+    pub(crate) faults: u64,
+    pub(crate) grace_ns: Option<u64>,
+    pub(crate) connections_total: u64,
+    pub(crate) sessions_total: u64,
+    pub(crate) resumes: u64,
+    pub(crate) refused_busy: u64,
+    pub(crate) refused_connections: u64,
+    pub(crate) refused_sessions: u64,
+    pub(crate) refused_keys: u64,
+    pub(crate) refused_requests: u64,
+    pub(crate) refused_requests_per_session: u64,
+    pub(crate) refused_bytes: u64,
+    pub(crate) refused_invalid: u64,
+    pub(crate) refused_conflicts: u64,
+    pub(crate) refused_absent: u64,
+    /// By kind of fault.
+    pub(crate) faults_of: [u64; 9],
 }
 
 impl Said {
@@ -183,6 +216,8 @@ pub(crate) fn reply(body: &[u8]) -> Option<(u64, u32, Said)> {
         1 => Said::Granted {
             id: reader.id()?,
             token: reader.number()?,
+            granted_ns: reader.number()?,
+            deadline_ns: reader.maybe(Reader::number)?,
         },
         2 => Said::Queued {
             id: reader.id()?,
@@ -216,7 +251,7 @@ pub(crate) fn reply(body: &[u8]) -> Option<(u64, u32, Said)> {
             key: reader.key_shown()?,
             requests: reader.list(Reader::request_shown)?,
         },
-        16 => Said::Status(reader.counters()?),
+        16 => Said::Status(Box::new(reader.counters()?)),
         18 => Said::TimedOut(reader.id()?),
         19 => Said::Expired {
             id: reader.id()?,
@@ -228,10 +263,11 @@ pub(crate) fn reply(body: &[u8]) -> Option<(u64, u32, Said)> {
         },
         21 => Said::Contended(reader.id()?),
         23 => Said::Fault {
-            taken_over: reader.number()? == 8,
+            kind: reader.number()?,
         },
         24 => reader.refusal(24)?,
-        13 | 17 | 22 => Said::Other,
+        17 => Said::Bye,
+        13 | 22 => Said::Other,
         _ => return None,
     };
     Some((now_ns, tag, said))
@@ -255,7 +291,7 @@ impl Reader<'_> {
         let since_ns = self.number()?;
         let keep = self.flag()?;
         let label = self.bytes()?.to_vec();
-        let _name = self.bytes()?;
+        let name = String::from_utf8(self.bytes()?.to_vec()).ok()?;
         Some(RequestShown {
             id,
             mode,
@@ -263,6 +299,7 @@ impl Reader<'_> {
             since_ns,
             keep,
             label,
+            name,
         })
     }
 
@@ -276,22 +313,46 @@ impl Reader<'_> {
     }
 
     fn counters(&mut self) -> Option<Counters> {
-        let _uptime_ns = self.duration_ns()?;
-        for _ in ["incarnation", "connections", "sessions"] {
-            self.number()?;
-        }
-        Some(Counters {
+        let mut counters = Counters {
+            uptime_ns: self.duration_ns()?,
+            incarnation: self.number()?,
+            connections: self.number()?,
+            sessions: self.number()?,
             keys: self.small()?,
             held: self.small()?,
             waiting: self.small()?,
             last_token: self.number()?,
-        })
+            grants: self.number()?,
+            expiries: self.number()?,
+            refused: self.number()?,
+            faults: self.number()?,
+            grace_ns: self.maybe(Self::duration_ns)?,
+            connections_total: self.number()?,
+            sessions_total: self.number()?,
+            resumes: self.number()?,
+            refused_busy: self.number()?,
+            refused_connections: self.number()?,
+            refused_sessions: self.number()?,
+            refused_keys: self.number()?,
+            refused_requests: self.number()?,
+            refused_requests_per_session: self.number()?,
+            refused_bytes: self.number()?,
+            refused_invalid: self.number()?,
+            refused_conflicts: self.number()?,
+            refused_absent: self.number()?,
+            faults_of: [0; 9],
+        };
+        for count in &mut counters.faults_of {
+            *count = self.number()?;
+        }
+        Some(counters)
     }
 
     /// Why something was refused: to an acquire (4), a release (6), a renewal (8), a
     /// cancel (10), a conversion (12), or a question about a key (24).
     fn refusal(&mut self, group: u64) -> Option<Said> {
         let mut limit = None;
+        let mut full = None;
         let mut owners = Vec::new();
         let why = match (group, self.number()?) {
             (4, 0) => Kind::UnknownSession,
@@ -328,7 +389,7 @@ impl Reader<'_> {
             }
             Kind::LeaseTooLong | Kind::LockDelayTooLong => limit = Some(self.duration_ns()?),
             Kind::Full => {
-                let _what = self.number()?;
+                full = Some(self.number()?);
                 limit = Some(self.number()?);
             }
             Kind::Deadlock => {
@@ -338,6 +399,12 @@ impl Reader<'_> {
             }
             _ => {}
         }
-        Some(Said::Refused { why, limit, owners })
+        Some(Said::Refused {
+            group,
+            why,
+            full,
+            limit,
+            owners,
+        })
     }
 }
