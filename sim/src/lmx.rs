@@ -7,6 +7,7 @@ mod dialect;
 mod driver;
 mod end;
 mod hostile;
+mod lines;
 mod net;
 mod scripted;
 mod swarm;

@@ -264,8 +264,7 @@ impl Driver<'_> {
                 native.client.handle_connected(now);
             }
             ClientNode::Native(_) => {}
-            ClientNode::Dialect(_) => self.dialect_connected(conn),
-            ClientNode::Scripted(_) => self.scripted_connected(conn),
+            ClientNode::Dialect(_) | ClientNode::Scripted(_) => self.line_connected(conn),
             ClientNode::Hostile(_) => self.hostile_connected(conn),
         }
         self.after_client(node);
@@ -312,8 +311,9 @@ impl Driver<'_> {
         let now = self.now(node);
         match self.client(node) {
             ClientNode::Native(_) => {}
-            ClientNode::Dialect(_) => return self.dialect_input(conn, count),
-            ClientNode::Scripted(_) => return self.scripted_input(conn, count),
+            ClientNode::Dialect(_) | ClientNode::Scripted(_) => {
+                return self.line_input(conn, count);
+            }
             ClientNode::Hostile(_) => return self.hostile_input(conn, count),
         }
         let Self { clients, conns, .. } = self;
@@ -343,8 +343,7 @@ impl Driver<'_> {
         }
         match self.client(node) {
             ClientNode::Native(_) => self.after_native(node),
-            ClientNode::Dialect(_) => self.after_dialect(node),
-            ClientNode::Scripted(_) => self.after_scripted(node),
+            ClientNode::Dialect(_) | ClientNode::Scripted(_) => self.write_lines(node),
             ClientNode::Hostile(_) => self.after_hostile(node),
         }
     }

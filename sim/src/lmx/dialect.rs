@@ -1,13 +1,11 @@
 //! A live-mutex client, scripted: lines of JSON, no retries, one connection.
 
 use super::broker::request_id;
-use super::conns::write;
 use super::driver::{ClientNode, Driver};
-use super::net::Way;
+use super::lines::LineLink;
 use super::users::Act;
 use crate::engine::State;
 use crate::marks::sometimes;
-use crate::oracle::is_fault;
 use crate::plan::fault::NodeId;
 use crate::plan::{Lock, MS, Mode};
 use crate::trace::Kind;
@@ -16,14 +14,7 @@ use crate::world::Stage;
 /// A live-mutex client.
 #[derive(Debug, Default)]
 pub(super) struct Dialect {
-    conn: Option<u32>,
-    connected: bool,
-    /// What is yet to be written.
-    output: Vec<u8>,
-    /// A line that has begun to arrive.
-    input: Vec<u8>,
-    /// It was answered in its own protocol.
-    is_known: bool,
+    pub(super) link: LineLink,
     asks: Vec<Ask>,
 }
 
@@ -56,23 +47,23 @@ impl Driver<'_> {
         };
         let line = format!(
             "{{\"type\":\"lock\",\"uuid\":\"{uuid}\",\"key\":\"k{key}\",\"ttl\":{ttl},\"pid\":7,\
-             \"keepLocksAfterDeath\":false,\"retryCount\":0{max}}}\n"
+             \"keepLocksAfterDeath\":false,\"retryCount\":0{max}}}"
         );
         let sent_ns = self.now(node).as_nanos();
         let Some(dialect) = self.dialect(node) else {
             return;
         };
-        dialect.output.extend_from_slice(line.as_bytes());
+        dialect.link.say(&line);
         dialect.asks.push(Ask {
             op,
             uuid: uuid.as_u128(),
             sent_ns,
         });
-        if dialect.conn.is_none() {
+        if dialect.link.conn.is_none() {
             let conn = self.connect(node);
-            self.dialect(node).expect("it is one").conn = Some(conn);
+            self.dialect(node).expect("it is one").link.conn = Some(conn);
         }
-        self.after_dialect(node);
+        self.write_lines(node);
     }
 
     pub(super) fn dialect_act(&mut self, node: NodeId, op: u32, act: Act) {
@@ -94,28 +85,19 @@ impl Driver<'_> {
             self.engine.write_fenced(op);
             self.engine.unbelieve(op, "released");
             format!(
-                "{{\"type\":\"unlock\",\"uuid\":\"{fresh}\",\"_uuid\":\"{uuid}\",\"key\":\"k{key}\",\"force\":false}}\n"
+                "{{\"type\":\"unlock\",\"uuid\":\"{fresh}\",\"_uuid\":\"{uuid}\",\"key\":\"k{key}\",\"force\":false}}"
             )
         } else {
-            format!("{{\"type\":\"lock-client-timeout\",\"uuid\":\"{uuid}\",\"key\":\"k{key}\"}}\n")
+            format!("{{\"type\":\"lock-client-timeout\",\"uuid\":\"{uuid}\",\"key\":\"k{key}\"}}")
         };
         self.engine.world.trigger(Stage::Released, op);
         if let Some(dialect) = self.dialect(node) {
-            dialect.output.extend_from_slice(line.as_bytes());
+            dialect.link.say(&line);
             dialect.asks.retain(|ask| ask.op != op);
         }
         // It does not wait for the answer: neither do the others.
         self.close(op);
-        self.after_dialect(node);
-    }
-
-    pub(super) fn dialect_connected(&mut self, conn: u32) {
-        let node = self.conns[conn as usize].node;
-        if let Some(dialect) = self.dialect(node)
-            && dialect.conn == Some(conn)
-        {
-            dialect.connected = true;
-        }
+        self.write_lines(node);
     }
 
     pub(super) fn dialect_disconnected(&mut self, conn: u32) {
@@ -123,7 +105,7 @@ impl Driver<'_> {
         let Some(dialect) = self.dialect(node) else {
             return;
         };
-        if dialect.conn != Some(conn) {
+        if dialect.link.conn != Some(conn) {
             return;
         }
         let lost = std::mem::take(dialect).asks;
@@ -135,32 +117,7 @@ impl Driver<'_> {
         }
     }
 
-    pub(super) fn dialect_input(&mut self, conn: u32, count: usize) {
-        let node = self.conns[conn as usize].node;
-        let bytes = self.conns[conn as usize].to_client.peek(count).to_vec();
-        self.conns[conn as usize].to_client.pop(count);
-        let Some(dialect) = self.dialect(node) else {
-            return;
-        };
-        if dialect.conn != Some(conn) {
-            return;
-        }
-        dialect.input.extend_from_slice(&bytes);
-        // A broker that waited too long for the first line says so in its own protocol.
-        if !dialect.is_known && dialect.input[0] != b'{' && is_fault(&dialect.input) {
-            return;
-        }
-        dialect.is_known = true;
-        while let Some(dialect) = self.dialect(node)
-            && let Some(end) = dialect.input.iter().position(|byte| *byte == b'\n')
-        {
-            let line: Vec<u8> = dialect.input.drain(..=end).collect();
-            self.dialect_line(node, &line);
-        }
-        self.after_dialect(node);
-    }
-
-    fn dialect_line(&mut self, node: NodeId, line: &[u8]) {
+    pub(super) fn dialect_line(&mut self, node: NodeId, line: &[u8]) {
         let Ok(reply) = serde_json::from_slice::<serde_json::Value>(line) else {
             let detail = format!("a line is no JSON: {}", String::from_utf8_lossy(line));
             self.engine.violate(crate::Property::Answer, detail);
@@ -182,12 +139,12 @@ impl Driver<'_> {
         sometimes!(self.engine.marks, DialectGranted);
         let key = self.engine.lock(self.engine.tickets[ask.op as usize]).wants[0].key;
         let received = format!(
-            "{{\"type\":\"lock-received\",\"uuid\":\"{}\",\"key\":\"k{key}\"}}\n",
+            "{{\"type\":\"lock-received\",\"uuid\":\"{}\",\"key\":\"k{key}\"}}",
             request_id(self.plan, ask.op)
         );
         let dialect = self.dialect(node).expect("it is one");
-        dialect.output.extend_from_slice(received.as_bytes());
-        let conn = dialect.conn;
+        dialect.link.say(&received);
+        let conn = dialect.link.conn;
         let token = reply["fencingToken"].as_u64().unwrap_or(0);
         // It asked in milliseconds.
         let lease_ns = self
@@ -209,20 +166,6 @@ impl Driver<'_> {
         self.user_holds(ask.op, Some(token), good_until_ns);
     }
 
-    pub(super) fn after_dialect(&mut self, node: NodeId) {
-        let ClientNode::Dialect(dialect) = &mut self.clients[usize::from(node) - 1] else {
-            return;
-        };
-        if let (Some(conn), true) = (dialect.conn, dialect.connected)
-            && !dialect.output.is_empty()
-        {
-            let way = Way::ToBroker;
-            let output = &dialect.output;
-            let taken = write(&mut self.engine, &mut self.conns, conn, way, output);
-            dialect.output.drain(..taken);
-        }
-    }
-
     /// Those that an earlier broker cut off, and that are stopped for so long that they have
     /// not learned of it while this one waited for them. Only the end of a connection tells
     /// them that what they held is gone.
@@ -232,8 +175,8 @@ impl Driver<'_> {
         }
         for (node, client) in (1..).zip(&self.clients) {
             let conn = match client {
-                ClientNode::Dialect(dialect) => dialect.conn.filter(|_| dialect.connected),
-                ClientNode::Scripted(scripted) => scripted.connection(),
+                ClientNode::Dialect(dialect) => dialect.link.connection(),
+                ClientNode::Scripted(scripted) => scripted.link.connection(),
                 ClientNode::Native(_) | ClientNode::Hostile(_) => None,
             };
             if conn.is_some_and(|conn| !self.broker.is_connected(conn))
@@ -247,8 +190,8 @@ impl Driver<'_> {
     /// The process leaves: its kernel closes the connection.
     pub(super) fn hang_up(&mut self, node: NodeId) {
         let conns = match self.client(node) {
-            ClientNode::Dialect(dialect) => dialect.conn.take().into_iter().collect(),
-            ClientNode::Scripted(scripted) => scripted.take_conn().into_iter().collect(),
+            ClientNode::Dialect(dialect) => dialect.link.conn.take().into_iter().collect(),
+            ClientNode::Scripted(scripted) => scripted.link.conn.take().into_iter().collect(),
             ClientNode::Hostile(hostile) => hostile.take_conns(),
             ClientNode::Native(_) => Vec::new(),
         };

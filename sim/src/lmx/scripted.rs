@@ -15,13 +15,13 @@ pub use steps::Script;
 
 use super::Question;
 use super::broker::request_id;
-use super::conns::{write, write_end};
+use super::conns::write_end;
 use super::driver::{ClientNode, Driver};
+use super::lines::LineLink;
 use super::net::{End, Way};
 use super::users::Act;
 use crate::engine::State;
 use crate::marks::sometimes;
-use crate::oracle::is_fault;
 use crate::plan::fault::NodeId;
 use crate::plan::{Lock, MS, SECOND};
 use crate::world::Stage;
@@ -35,14 +35,7 @@ pub(super) const RETRIES_MAX: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Scripted {
     script: Script,
-    conn: Option<u32>,
-    connected: bool,
-    /// What is yet to be written.
-    output: Vec<u8>,
-    /// A line that has begun to arrive.
-    input: Vec<u8>,
-    /// It was answered in its own protocol.
-    is_known: bool,
+    pub(super) link: LineLink,
     /// Operations that wait for their turn.
     queue: VecDeque<u32>,
     current: Option<Round>,
@@ -90,11 +83,7 @@ impl Scripted {
     pub(super) fn new(script: Script) -> Self {
         Self {
             script,
-            conn: None,
-            connected: false,
-            output: Vec::new(),
-            input: Vec::new(),
-            is_known: false,
+            link: LineLink::default(),
             queue: VecDeque::new(),
             current: None,
             questions: Vec::new(),
@@ -103,28 +92,14 @@ impl Scripted {
         }
     }
 
-    pub(super) fn take_conn(&mut self) -> Option<u32> {
-        self.conn.take()
-    }
-
-    /// The connection that it believes to have.
-    pub(super) fn connection(&self) -> Option<u32> {
-        self.conn.filter(|_| self.connected)
-    }
-
     fn say(&mut self, frame: &Value) {
-        self.output.extend_from_slice(frame.to_string().as_bytes());
-        self.output.push(b'\n');
+        self.link.say(&frame.to_string());
     }
 
     /// All of its connection is forgotten. Returns the operations that end with it.
     fn part(&mut self) -> Vec<u32> {
         let ended = self.current.take().map(|round| round.op);
-        self.conn = None;
-        self.connected = false;
-        self.output.clear();
-        self.input.clear();
-        self.is_known = false;
+        self.link = LineLink::default();
         self.questions.clear();
         self.told.clear();
         ended.into_iter().collect()
@@ -163,7 +138,7 @@ impl Driver<'_> {
         frame["uuid"] = json!(uuid);
         scripted.say(&frame);
         scripted.questions.push((uuid, question));
-        self.after_scripted(node);
+        self.write_lines(node);
     }
 
     pub(super) fn scripted_act(&mut self, node: NodeId, op: u32, act: Act) {
@@ -261,7 +236,7 @@ impl Driver<'_> {
         scripted.say(&frame);
         sometimes!(self.engine.marks, DialectRetried);
         self.act_later(RETRY_NS, op, Act::Retry);
-        self.after_scripted(node);
+        self.write_lines(node);
     }
 
     // Its way through the steps.
@@ -308,7 +283,7 @@ impl Driver<'_> {
                 }
             }
         }
-        self.after_scripted(node);
+        self.write_lines(node);
     }
 
     fn begin(&mut self, node: NodeId, op: u32) {
@@ -335,7 +310,7 @@ impl Driver<'_> {
         sometimes!(self.engine.marks, DialectGranted);
         let has_readers = self.script(node).has_readers();
         let drift_ppm_max = u64::from(self.setup.drift_ppm_max);
-        let conn = self.scripted(node).and_then(|it| it.conn);
+        let conn = self.scripted(node).and_then(|it| it.link.conn);
         let round = self.round(node);
         round.inside = true;
         // Tokens of base locks say nothing about who may read or write.
@@ -388,7 +363,7 @@ impl Driver<'_> {
         let Some(scripted) = self.scripted(node) else {
             return;
         };
-        if scripted.conn.is_some() {
+        if scripted.link.conn.is_some() {
             return;
         }
         if let Some(version) = scripted.script.version() {
@@ -399,7 +374,7 @@ impl Driver<'_> {
         }
         let conn = self.connect(node);
         if let Some(scripted) = self.scripted(node) {
-            scripted.conn = Some(conn);
+            scripted.link.conn = Some(conn);
         }
     }
 
@@ -427,21 +402,12 @@ impl Driver<'_> {
 
     // What its transport does.
 
-    pub(super) fn scripted_connected(&mut self, conn: u32) {
-        let node = self.conns[conn as usize].node;
-        if let Some(scripted) = self.scripted(node)
-            && scripted.conn == Some(conn)
-        {
-            scripted.connected = true;
-        }
-    }
-
     pub(super) fn scripted_disconnected(&mut self, conn: u32) {
         let node = self.conns[conn as usize].node;
         let Some(scripted) = self.scripted(node) else {
             return;
         };
-        if scripted.conn != Some(conn) {
+        if scripted.link.conn != Some(conn) {
             return;
         }
         let mut lost = scripted.part();
@@ -453,46 +419,6 @@ impl Driver<'_> {
             self.close(op);
         }
         self.close_down_if_idle();
-    }
-
-    pub(super) fn scripted_input(&mut self, conn: u32, count: usize) {
-        let node = self.conns[conn as usize].node;
-        let bytes = self.conns[conn as usize].to_client.peek(count).to_vec();
-        self.conns[conn as usize].to_client.pop(count);
-        let Some(scripted) = self.scripted(node) else {
-            return;
-        };
-        if scripted.conn != Some(conn) {
-            return;
-        }
-        scripted.input.extend_from_slice(&bytes);
-        // A broker that waited too long for the first line says so in its own protocol.
-        if !scripted.is_known && scripted.input[0] != b'{' && is_fault(&scripted.input) {
-            return;
-        }
-        scripted.is_known = true;
-        while let Some(scripted) = self.scripted(node)
-            && scripted.conn == Some(conn)
-            && let Some(end) = scripted.input.iter().position(|byte| *byte == b'\n')
-        {
-            let line: Vec<u8> = scripted.input.drain(..=end).collect();
-            self.scripted_line(node, &line);
-        }
-        self.after_scripted(node);
-    }
-
-    pub(super) fn after_scripted(&mut self, node: NodeId) {
-        let ClientNode::Scripted(scripted) = &mut self.clients[usize::from(node) - 1] else {
-            return;
-        };
-        if let (Some(conn), true) = (scripted.conn, scripted.connected)
-            && !scripted.output.is_empty()
-        {
-            let way = Way::ToBroker;
-            let output = &scripted.output;
-            let taken = write(&mut self.engine, &mut self.conns, conn, way, output);
-            scripted.output.drain(..taken);
-        }
     }
 
     /// The client's kernel ends a connection in good order.

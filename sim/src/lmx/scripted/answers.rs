@@ -11,7 +11,7 @@ use crate::plan::fault::NodeId;
 use crate::trace::Kind;
 
 impl Driver<'_> {
-    pub(super) fn scripted_line(&mut self, node: NodeId, line: &[u8]) {
+    pub(in crate::lmx) fn scripted_line(&mut self, node: NodeId, line: &[u8]) {
         let reply = serde_json::from_slice::<Value>(line);
         let Some(reply) = reply.ok().filter(Value::is_object) else {
             let detail = format!("a line is no object: {}", String::from_utf8_lossy(line));
