@@ -1,5 +1,6 @@
 //! Promises against what is durable, with crashes in between.
 
+mod kept;
 mod records;
 mod takeover;
 
@@ -269,174 +270,6 @@ fn a_grant_in_an_open_session_waits_for_nothing() {
 }
 
 #[test]
-fn a_kept_hold_is_not_granted_before_a_successor_would_restore_it() {
-    let mut world = World::new();
-    let (mut peer, _) = world.session();
-    peer.acquire(&mut world, 1, "key", true);
-    assert_eq!(peer.words(&mut world), [""; 0]);
-    world.write();
-    assert_eq!(peer.words(&mut world), ["granted 1 1"]);
-
-    world.restart();
-    let (mut other, _) = world.session();
-    other.acquire(&mut world, 2, "key", false);
-    assert_eq!(other.words(&mut world), ["queued 2"]);
-    // Not even when the grace period, and the session of this one, are over.
-    world.later(Duration::from_hours(1));
-    world.later(Duration::from_hours(1));
-    let (mut other, _) = world.session();
-    other.acquire(&mut world, 3, "key", false);
-    assert_eq!(other.words(&mut world), ["queued 3"]);
-    other.release(&mut world, 1);
-    world.write();
-    let words = other.words(&mut world);
-    assert_eq!(words[0], "released 1");
-    assert!(words[1].starts_with("granted 3 "), "{words:?}");
-}
-
-#[test]
-fn the_end_of_a_kept_hold_is_not_told_before_a_successor_knows() {
-    let mut world = World::new();
-    let (mut peer, _) = world.session();
-    peer.acquire(&mut world, 1, "key", true);
-    world.write();
-    peer.read(&mut world);
-    peer.release(&mut world, 1);
-    assert_eq!(peer.words(&mut world), [""; 0]);
-    world.write();
-    assert_eq!(peer.words(&mut world), ["released 1"]);
-    assert_eq!(world.disk.as_ref().unwrap().holds, []);
-}
-
-#[test]
-fn what_is_not_told_yet_of_a_kept_hold_is_not_told_to_another_connection_either() {
-    let mut world = World::new();
-    let (mut peer, _) = world.session();
-    let (mut other, _) = world.session();
-    let (mut third, _) = world.session();
-    peer.ask_in(&mut world, Mode::Shared, 1, "key", true, KEPT, None);
-    world.broker.handle_disconnect(world.now, peer.connection);
-    world.later(Duration::from_secs(4));
-    // Its session is over, and it is whose asks for it again.
-    other.ask_in(&mut world, Mode::Shared, 1, "key", true, KEPT, None);
-    third.acquire(&mut world, 2, "other", false);
-    assert_eq!(other.words(&mut world), [""; 0]);
-    assert_eq!(third.words(&mut world), ["granted 2 2"]);
-    world.write();
-    assert_eq!(other.words(&mut world), ["granted 1 1"]);
-
-    let upgrade = || Command::Convert {
-        id: RequestId::from_u128(1),
-        to: crate::table::Conversion::Upgrade,
-    };
-    let (mut again, _) = world.session();
-    other.send(&mut world, upgrade());
-    world.broker.handle_disconnect(world.now, other.connection);
-    world.later(Duration::from_secs(4));
-    again.ask_in(&mut world, Mode::Shared, 1, "key", false, KEPT, None);
-    again.send(&mut world, upgrade());
-    assert_eq!(again.words(&mut world), [""; 0]);
-    world.write();
-    assert_eq!(again.words(&mut world), ["granted 1 3", "granted 1 3"]);
-
-    again.release(&mut world, 1);
-    third.release(&mut world, 1);
-    assert_eq!(third.words(&mut world), [""; 0]);
-    world.write();
-    assert_eq!(third.words(&mut world).len(), 1);
-    // Nothing is to be written any more, and nobody waits.
-    third.release(&mut world, 1);
-    assert_eq!(third.words(&mut world).len(), 1);
-}
-
-#[test]
-fn a_renewal_that_is_not_told_yet_is_not_told_to_another_connection_either() {
-    let mut world = World::new();
-    let (mut peer, _) = world.session();
-    let (mut other, _) = world.session();
-    let hour = Some(Duration::from_hours(1));
-    peer.ask(&mut world, 1, "key", true, hour, None);
-    world.write();
-    peer.read(&mut world);
-    let renew = || Command::Renew {
-        id: RequestId::from_u128(1),
-        lease: None,
-    };
-    peer.send(&mut world, renew());
-    world.broker.handle_disconnect(world.now, peer.connection);
-    world.later(Duration::from_secs(4));
-    other.send(&mut world, renew());
-    assert_eq!(other.words(&mut world), [""; 0]);
-    world.write();
-    assert_eq!(other.words(&mut world).len(), 1);
-}
-
-#[test]
-fn a_hold_under_the_id_of_what_was_to_be_kept_is_not_kept() {
-    let mut world = World::new();
-    let (mut holder, _) = world.session();
-    let (mut peer, _) = world.session();
-    holder.acquire(&mut world, 1, "key", false);
-    peer.acquire(&mut world, 2, "key", true);
-    let id = RequestId::from_u128(2);
-    peer.send(&mut world, Command::Cancel { id });
-    holder.acquire(&mut world, 2, "other", false);
-    peer.acquire(&mut world, 3, "kept", true);
-    world.write();
-    let kept = &world.disk.as_ref().unwrap().holds;
-    assert_eq!(kept.len(), 1, "{kept:?}");
-    assert_eq!(kept[0].id, RequestId::from_u128(3));
-}
-
-#[test]
-fn others_do_not_wait_for_the_disk_with_a_kept_hold() {
-    let mut world = World::new();
-    let (mut keeper, _) = world.session();
-    let (mut other, _) = world.session();
-    keeper.acquire(&mut world, 1, "kept", true);
-    other.acquire(&mut world, 2, "other", false);
-    assert_eq!(keeper.words(&mut world), [""; 0]);
-    assert_eq!(other.words(&mut world), ["granted 2 2"]);
-}
-
-#[test]
-fn a_long_lease_of_a_kept_hold_survives_a_crash() {
-    let mut world = World::new();
-    let (mut peer, _) = world.session();
-    let hour = Some(Duration::from_hours(1));
-    peer.ask(&mut world, 1, "key", true, hour, None);
-    world.write();
-    assert_eq!(peer.words(&mut world), ["granted 1 1"]);
-    world.restart();
-    world.later(Duration::from_secs(3599));
-    let (mut other, _) = world.session();
-    other.acquire(&mut world, 2, "key", false);
-    assert_eq!(other.words(&mut world), ["queued 2"]);
-    world.later(Duration::from_secs(1));
-    world.write();
-    let words = other.words(&mut world);
-    assert!(words[0].starts_with("granted 2 "), "{words:?}");
-}
-
-#[test]
-fn a_short_kept_hold_that_is_renewed_without_end_survives_a_crash() {
-    let mut world = World::new();
-    let (mut peer, _) = world.session();
-    let second = Some(Duration::from_secs(1));
-    peer.ask(&mut world, 1, "key", true, second, None);
-    world.write();
-    assert_eq!(peer.words(&mut world), ["granted 1 1"]);
-    let id = RequestId::from_u128(1);
-    peer.send(&mut world, Command::Renew { id, lease: None });
-    // It is not said before a successor would know.
-    assert_eq!(peer.read(&mut world), [0; 0]);
-    world.write();
-    assert_ne!(peer.read(&mut world), [0; 0]);
-    let holds = &world.disk.as_ref().unwrap().holds;
-    assert_eq!((holds[0].id, holds[0].lease), (id, None));
-}
-
-#[test]
 fn after_a_crash_reclaims_are_honoured_and_others_wait_for_them() {
     let mut world = World::new();
     let (mut holder, ticket) = world.session();
@@ -614,27 +447,6 @@ fn a_ticket_that_nobody_was_given_is_worth_nothing() {
     forger.ask(&mut world, 1, "key", false, None, Some(1));
     world.write();
     assert_eq!(forger.words(&mut world), ["lost", "ReclaimTooLate"]);
-}
-
-#[test]
-fn a_kept_hold_whose_end_was_lost_gives_way_to_a_later_grant() {
-    let mut world = World::new();
-    let (mut keeper, _) = world.session();
-    let (mut other, ticket) = world.session();
-    keeper.acquire(&mut world, 1, "key", true);
-    world.write();
-    other.acquire(&mut world, 2, "key", false);
-    keeper.release(&mut world, 1);
-    // The end of the kept hold is not durable, so nobody is told of the grant in the
-    // same breath. But one that comes after it is.
-    other.read(&mut world);
-    other.release(&mut world, 2);
-    other.acquire(&mut world, 3, "key", false);
-    world.restart();
-    let mut other = world.hello(Some(ticket), 4);
-    other.ask(&mut world, 3, "key", false, None, Some(3));
-    world.write();
-    assert_eq!(other.words(&mut world), ["restarted", "granted 3 3"]);
 }
 
 /// What a live-mutex client was told by now, once it has asked for `key` for so long.
