@@ -168,12 +168,10 @@ impl Driver<'_> {
     fn deliver_bytes(&mut self, conn: u32, way: Way, count: usize) {
         let (count, rest_ns) = self.cut(conn, way, count);
         let world = &mut self.engine.world;
-        let state = &mut self.conns[conn as usize];
         // Which bytes they are was taken in when they were written.
         let end = u64::from(conn) << 1 | u64::from(way == Way::ToBroker);
         world.digest.add(world.now_ns ^ end << 40);
         world.digest.add(count as u64);
-        let node = state.node;
         match way {
             Way::ToBroker => self.broker_input(conn, count),
             Way::ToClient => self.client_input(conn, count),
@@ -183,9 +181,17 @@ impl Driver<'_> {
                 .world
                 .schedule(rest_ns, Event::Deliver { conn, way });
         }
-        // There is room again for what the writer kept back.
+        self.room(conn, way);
+    }
+
+    /// There is room again for what the writer kept back.
+    pub(super) fn room(&mut self, conn: u32, way: Way) {
+        let (writer, _) = self.conns[conn as usize].ends(way);
+        if self.engine.put_off(writer, Event::Room { conn, way }) {
+            return;
+        }
         match way {
-            Way::ToBroker => self.after_client(node),
+            Way::ToBroker => self.after_client(writer),
             Way::ToClient => self.write_on(conn),
         }
     }

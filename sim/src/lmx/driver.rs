@@ -42,6 +42,11 @@ pub(super) enum Event {
         conn: u32,
         way: Way,
     },
+    /// A writer that stood still learns that there is room again on this way.
+    Room {
+        conn: u32,
+        way: Way,
+    },
     /// A connection reaches the broker.
     Syn {
         conn: u32,
@@ -272,6 +277,7 @@ impl<'p> engine::Driver<'p> for Driver<'p> {
     fn handle_event(&mut self, event: Event) {
         match event {
             Event::Deliver { conn, way } => self.deliver(conn, way),
+            Event::Room { conn, way } => self.room(conn, way),
             Event::Syn { conn } => self.syn(conn),
             Event::Accepted { conn } => self.accepted(conn),
             Event::Broken { conn, way } => self.broken(conn, way),
