@@ -140,6 +140,8 @@ pub(crate) struct Ledger {
     /// The broker's time when it was last looked at in this run.
     looked_ns: Option<u64>,
     settled: u64,
+    /// Sessions whose end has come when the broker is looked at.
+    over: Vec<u64>,
     /// What is to be told unasked, and was not yet.
     owed: Vec<Owed>,
     /// Something came in another dialect.
@@ -185,6 +187,7 @@ impl Ledger {
             asks: 0,
             looked_ns: None,
             settled: 0,
+            over: Vec::new(),
             owed: Vec::new(),
             has_lines: false,
             tally: Tally::default(),
@@ -234,7 +237,6 @@ impl Ledger {
         }
         self.heard = false;
         self.counts = counts;
-        self.settled += 1;
         for key in &mut self.keys {
             key.look(broker);
         }
@@ -252,25 +254,33 @@ impl Ledger {
 
     /// Judges the new pages against the old ones, and turns them.
     fn compare(&mut self, look: Look) -> Option<Verdict> {
+        self.settled += 1;
         let mut verdict = self.judge_restored();
         let token_before = self.token_max;
+        self.note_over(look.now_ns);
         self.mark_forced();
         // Several keys of one request change in one transition: all were looked at before
         // any is judged. And what has ended is judged by what was known of it, before what
         // has begun since under the same id.
-        for place in 0..self.keys.len() {
-            let judged = self.judge_old(look, place);
+        let mut keys = std::mem::take(&mut self.keys);
+        for key in &mut keys {
+            key.compare_queues(look.now_ns);
+        }
+        for place in 0..keys.len() {
+            let judged = self.judge_ends(look, &keys, &keys[place]);
+            verdict = verdict.or(judged);
+            self.note_lock_delays(look.now_ns, &mut keys[place]);
+        }
+        self.begin_anew(look.now_ns, &keys);
+        for key in &keys {
+            let judged = self.judge_new(look, &keys, key, token_before);
             verdict = verdict.or(judged);
         }
-        self.begin_anew(look.now_ns);
-        for place in 0..self.keys.len() {
-            let judged = self.judge_new(look, place, token_before);
-            verdict = verdict.or(judged);
-        }
-        self.note_contended();
-        for key in &mut self.keys {
+        self.note_contended(&keys);
+        for key in &mut keys {
             key.turn_page();
         }
+        self.keys = keys;
         verdict = verdict.or_else(|| self.judge_circles());
         for at in self.heard_of.drain(..) {
             let request = &mut self.requests[at];
@@ -290,14 +300,14 @@ impl Ledger {
 
     /// One call of the broker may end a request and then carry out what somebody else has
     /// asked for under its id.
-    fn begin_anew(&mut self, now_ns: u64) {
+    fn begin_anew(&mut self, now_ns: u64, keys: &[KeyBook]) {
         for nth in 0..self.heard_of.len() {
             let at = self.heard_of[nth];
             let Some(again) = self.requests[at].again else {
                 continue;
             };
             let is_it = |place: &&Place| index(place.id) == Some(at);
-            let (old, new) = (self.keys.iter()).fold((None, None), |(old, new), key| {
+            let (old, new) = keys.iter().fold((None, None), |(old, new), key| {
                 let old = old.or_else(|| key.old.places().find(is_it));
                 (old, new.or_else(|| key.new.places().find(is_it)))
             });
@@ -312,49 +322,43 @@ impl Ledger {
         }
     }
 
-    /// Judges what was on one key's old page and is no longer there.
-    fn judge_old(&mut self, look: Look, place: usize) -> Option<Verdict> {
-        let mut book = std::mem::take(&mut self.keys[place]);
-        let verdict = self.judge_ends(look, &book);
-        self.note_lock_delays(look.now_ns, &mut book);
-        self.keys[place] = book;
-        verdict
-    }
-
-    /// Judges one key's new page.
-    fn judge_new(&mut self, look: Look, place: usize, token_before: u64) -> Option<Verdict> {
-        let book = std::mem::take(&mut self.keys[place]);
-        let verdict = Self::judge_capacity(&book)
-            .or_else(|| self.judge_grants(look, &book, token_before))
-            .or_else(|| self.judge_presence(look, &book))
-            .or_else(|| self.judge_head(look, &book));
-        self.keys[place] = book;
-        verdict
+    /// Judges the new page of one of the keys.
+    fn judge_new(
+        &mut self,
+        look: Look,
+        keys: &[KeyBook],
+        book: &KeyBook,
+        token_before: u64,
+    ) -> Option<Verdict> {
+        Self::judge_capacity(book)
+            .or_else(|| self.judge_grants(look, book, token_before))
+            .or_else(|| self.judge_presence(look, book))
+            .or_else(|| self.judge_head(look, keys, book))
     }
 
     /// Notes what is due next, and counts who holds and who waits.
     fn note_due(&mut self, now_ns: u64) -> (u32, u32) {
-        let Self { keys, requests, .. } = self;
+        let Self {
+            keys,
+            requests,
+            settled,
+            ..
+        } = self;
+        let is_first = |request: &mut Request| {
+            std::mem::replace(&mut request.counted_at, *settled) != *settled
+        };
         let (mut held, mut waiting) = (0, 0);
         let (mut timer_ns, mut wait_ns) = (u64::MAX, u64::MAX);
-        for place in keys
-            .iter()
-            .flat_map(|key| key.old.holders.iter().chain(&key.old.waiters))
-        {
-            if let Some(request) = index(place.id).and_then(|at| requests.get_mut(at)) {
-                request.seen = false;
-            }
-        }
         for key in keys {
             for holder in &key.old.holders {
                 timer_ns = timer_ns.min(holder.deadline_ns.unwrap_or(u64::MAX));
                 if let Some(request) = index(holder.id).and_then(|at| requests.get_mut(at)) {
-                    held += u32::from(!std::mem::replace(&mut request.seen, true));
+                    held += u32::from(is_first(request));
                 }
             }
             for waiter in &key.old.waiters {
                 if let Some(request) = index(waiter.id).and_then(|at| requests.get_mut(at)) {
-                    waiting += u32::from(!std::mem::replace(&mut request.seen, true));
+                    waiting += u32::from(is_first(request));
                     wait_ns = wait_ns.min(request.wait_until_ns.unwrap_or(u64::MAX));
                 }
             }
@@ -371,10 +375,12 @@ impl Ledger {
         self.sessions.iter().find(|other| other.id == session)
     }
 
-    fn session_is_over(&self, now_ns: u64, id: u128) -> bool {
-        self.session_of(id)
-            .and_then(Session::ends_ns)
-            .is_some_and(|ends| ends <= now_ns)
+    /// Notes which sessions are over.
+    fn note_over(&mut self, now_ns: u64) {
+        let ends = |session: &&Session| session.ends_ns().is_some_and(|ends| ends <= now_ns);
+        let over = self.sessions.iter().filter(ends).map(|session| session.id);
+        self.over.clear();
+        self.over.extend(over);
     }
 
     fn session_may_be_over(&self, now_ns: u64, id: u128) -> bool {

@@ -53,7 +53,8 @@ pub(super) struct Request {
     pub(super) front: bool,
     /// It was asked for since the last page though it waited or held on that one.
     pub(super) again: Option<Ask>,
-    pub(super) seen: bool,
+    /// At which look it was last counted.
+    pub(super) counted_at: u64,
 }
 
 /// What a request begins with.
@@ -216,6 +217,10 @@ pub(super) struct KeyBook {
     pub(super) name: Vec<u8>,
     pub(super) old: Page,
     pub(super) new: Page,
+    /// For each who waits on the new page, its place on the old one, if it waited there.
+    pub(super) stood: Vec<Option<usize>>,
+    /// Whether each who waited on the old page does so on the new one.
+    pub(super) stays: Vec<bool>,
     pub(super) capacity: u32,
     /// The largest capacity that was heard since the last page.
     pub(super) capacity_heard_max: u32,
@@ -275,6 +280,29 @@ impl KeyBook {
         self.new.capacity = view.capacity();
         self.capacity = self.new.capacity.unwrap_or(self.capacity);
         self.new.delayed_until_ns = view.delayed_until().map(lmx_core::Instant::as_nanos);
+    }
+
+    /// Finds out who waits on both pages.
+    pub(super) fn compare_queues(&mut self, now_ns: u64) {
+        let (old, new) = (&self.old.waiters, &self.new.waiters);
+        self.stood.clear();
+        self.stays.clear();
+        self.stays.resize(old.len(), false);
+        let mut next = 0;
+        for waiter in new {
+            // Most stand behind whom they stood behind before.
+            let is_it = |one: &Place| one.id == waiter.id;
+            let stood = match old.get(next) {
+                Some(one) if is_it(one) => Some(next),
+                _ => old.iter().position(is_it),
+            };
+            let stood = stood.filter(|at| old[*at].goes_on_as(waiter, now_ns));
+            if let Some(at) = stood {
+                self.stays[at] = true;
+                next = at + 1;
+            }
+            self.stood.push(stood);
+        }
     }
 
     /// The new page becomes the old one.
@@ -381,14 +409,6 @@ impl Page {
 
     pub(super) fn waiter(&self, id: u128) -> Option<&Place> {
         self.waiters.iter().find(|waiter| waiter.id == id)
-    }
-
-    /// The same of one that stood at `at` on the page before or after: most move by one place
-    /// or not at all.
-    pub(super) fn waiter_near(&self, at: usize, id: u128) -> Option<&Place> {
-        let near = self.waiters.iter().skip(at.saturating_sub(1)).take(3);
-        let mut near = near.filter(|waiter| waiter.id == id);
-        near.next().or_else(|| self.waiter(id))
     }
 
     /// Who holds, and then who waits.

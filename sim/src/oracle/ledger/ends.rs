@@ -20,9 +20,15 @@ impl Ledger {
         }
     }
 
-    pub(super) fn judge_ends(&mut self, look: Look, book: &KeyBook) -> Option<Verdict> {
+    /// Judges what was on the old page of one of the keys and is no longer there.
+    pub(super) fn judge_ends(
+        &mut self,
+        look: Look,
+        keys: &[KeyBook],
+        book: &KeyBook,
+    ) -> Option<Verdict> {
         self.judge_ended_holds(look, book)
-            .or_else(|| self.judge_ended_waits(look, book))
+            .or_else(|| self.judge_ended_waits(look, keys, book))
     }
 
     fn judge_ended_holds(&mut self, look: Look, book: &KeyBook) -> Option<Verdict> {
@@ -67,19 +73,24 @@ impl Ledger {
         None
     }
 
-    fn judge_ended_waits(&mut self, look: Look, book: &KeyBook) -> Option<Verdict> {
+    fn judge_ended_waits(
+        &mut self,
+        look: Look,
+        keys: &[KeyBook],
+        book: &KeyBook,
+    ) -> Option<Verdict> {
         let Look {
             now_ns, slept_ns, ..
         } = look;
-        for (at, gone) in book.old.waiters.iter().enumerate() {
-            let goes_on = |now: &Place| gone.goes_on_as(now, now_ns);
-            if book.new.waiter_near(at, gone.id).is_some_and(goes_on) {
+        for (gone, stays) in std::iter::zip(&book.old.waiters, &book.stays) {
+            if *stays {
                 continue;
             }
+            let goes_on = |now: &Place| gone.goes_on_as(now, now_ns);
             let granted = book.new.holder(gone.id).is_some_and(goes_on);
             let session_over = self.session_may_be_over(now_ns, gone.id);
             // It may have been granted and then been ended by force, in one batch.
-            let forced = book.forced || self.waits_for_forced(gone.id);
+            let forced = book.forced || waits_for_forced(keys, gone.id);
             let Some(request) = self.request(gone.id) else {
                 continue;
             };
@@ -104,11 +115,6 @@ impl Ledger {
             }
         }
         None
-    }
-
-    /// Whether the request waited, on the old pages, for a key that force was used on.
-    fn waits_for_forced(&self, id: u128) -> bool {
-        self.keys.iter().any(|key| key.forced && key.old.waits(id))
     }
 
     /// A hold that ended by itself keeps its keys closed for its lock-delay.
@@ -136,4 +142,9 @@ impl Ledger {
             }
         }
     }
+}
+
+/// Whether the request waited, on the old pages, for a key that force was used on.
+fn waits_for_forced(keys: &[KeyBook], id: u128) -> bool {
+    keys.iter().any(|key| key.forced && key.old.waits(id))
 }

@@ -43,8 +43,9 @@ impl Ledger {
         grant: &Place,
     ) -> Option<Verdict> {
         let due_ns = grant.deadline_ns;
+        let gave_up = before.is_upgrading && !grant.is_upgrading;
         // A kept hold goes on, but no longer waits.
-        let session_over = self.session_may_be_over(now_ns, grant.id);
+        let session_over = gave_up && self.session_may_be_over(now_ns, grant.id);
         let request = self.request(grant.id)?;
         if due_ns != before.deadline_ns
             && request.session.is_some()
@@ -60,7 +61,6 @@ impl Ledger {
             );
             return Some((Property::LateExpiry, detail));
         }
-        let gave_up = before.is_upgrading && !grant.is_upgrading;
         if gave_up && !request.may_give_up && request.session.is_some() && !session_over {
             let detail = format!(
                 "{} waited to be alone on {} and waits no longer: nobody ended that",

@@ -82,18 +82,16 @@ impl Ledger {
 
     /// Notes on the new pages who has somebody waiting behind it, and who may have had since
     /// the last.
-    pub(super) fn note_contended(&mut self) {
-        let forced = self.keys.iter().any(|key| key.forced);
+    pub(super) fn note_contended(&mut self, keys: &[KeyBook]) {
+        let forced = keys.iter().any(|key| key.forced);
         if forced {
             for at in &self.heard_of {
                 self.requests[*at].notes.may_be_revoked = true;
             }
         }
-        let keys = std::mem::take(&mut self.keys);
-        for book in &keys {
+        for book in keys {
             self.note_of(book);
         }
-        self.keys = keys;
     }
 
     fn note_of(&mut self, book: &KeyBook) {

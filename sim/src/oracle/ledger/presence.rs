@@ -1,14 +1,14 @@
 //! Nothing is there beyond its time or its session, and nobody waits who need not.
 
-use super::books::{KeyBook, Place};
-use super::{Ledger, Look, Verdict, name};
+use super::books::KeyBook;
+use super::{Ledger, Look, Verdict, index, name};
 use crate::oracle::Property;
 
 impl Ledger {
     pub(super) fn judge_presence(&mut self, look: Look, book: &KeyBook) -> Option<Verdict> {
         self.judge_holders(look.now_ns, book)
             .or_else(|| self.judge_waiters(look.now_ns, book))
-            .or_else(|| Self::judge_queue(look.now_ns, book))
+            .or_else(|| judge_queue(book))
             .or_else(|| judge_delay(look.now_ns, book))
     }
 
@@ -26,8 +26,9 @@ impl Ledger {
                 );
                 return Some((Property::LateExpiry, detail));
             }
-            let over = self.session_is_over(now_ns, holder.id);
-            if over && self.request(holder.id).is_some_and(|request| !request.keep) {
+            let request = index(holder.id).and_then(|at| self.requests.get(at));
+            let is_over = |session: u64| self.over.contains(&session);
+            if request.is_some_and(|it| !it.keep && it.session.is_some_and(is_over)) {
                 let detail = format!(
                     "{} holds {} and its session is over",
                     name(holder.id),
@@ -40,12 +41,13 @@ impl Ledger {
     }
 
     fn judge_waiters(&mut self, now_ns: u64, book: &KeyBook) -> Option<Verdict> {
-        for (at, waiter) in book.new.waiters.iter().enumerate() {
-            let over = self.session_is_over(now_ns, waiter.id);
-            let is_new = !waited(now_ns, book, (at, waiter));
-            let Some(request) = self.request(waiter.id) else {
+        let Self { requests, over, .. } = self;
+        for (waiter, stood) in std::iter::zip(&book.new.waiters, &book.stood) {
+            let is_new = stood.is_none();
+            let Some(request) = index(waiter.id).and_then(|at| requests.get_mut(at)) else {
                 continue;
             };
+            let over = request.session.is_some_and(|it| over.contains(&it));
             let holds = book.new.holder(waiter.id).is_some();
             request.waiting |= !holds;
             request.asked |= request.heard;
@@ -79,20 +81,13 @@ impl Ledger {
         None
     }
 
-    /// Waiters keep their order.
-    fn judge_queue(now_ns: u64, book: &KeyBook) -> Option<Verdict> {
-        let mut old = book.old.waiters.iter();
-        let waiters = book.new.waiters.iter().enumerate();
-        let mut new = waiters.filter(|waiter| waited(now_ns, book, *waiter));
-        let ordered = new.all(|(_, waiter)| old.any(|other| other.id == waiter.id));
-        (!ordered).then(|| {
-            let detail = format!("the queue of {} was put in another order", book.shown());
-            (Property::Fifo, detail)
-        })
-    }
-
     /// Who is first and compatible does not wait.
-    pub(super) fn judge_head(&self, look: Look, book: &KeyBook) -> Option<Verdict> {
+    pub(super) fn judge_head(
+        &self,
+        look: Look,
+        keys: &[KeyBook],
+        book: &KeyBook,
+    ) -> Option<Verdict> {
         if !self.booted || look.in_grace {
             return None;
         }
@@ -109,9 +104,8 @@ impl Ledger {
             return Some((Property::LostGrant, detail));
         }
         let head = book.new.waiters.first()?;
-        // The book that is judged is taken out meanwhile: an empty one is in its place.
-        let mut books = std::iter::once(book).chain(&self.keys);
-        books.all(|key| key.lets_in(now_ns, head.id)).then(|| {
+        let lets_in = |key: &KeyBook| key.lets_in(now_ns, head.id);
+        keys.iter().all(lets_in).then(|| {
             let detail = format!(
                 "{} is first in the queue of {} and nobody is in its way, but it waits",
                 name(head.id),
@@ -134,10 +128,13 @@ impl Ledger {
     }
 }
 
-/// Whether it waited on the page before, too.
-fn waited(now_ns: u64, book: &KeyBook, (at, waiter): (usize, &Place)) -> bool {
-    let before = book.old.waiter_near(at, waiter.id);
-    before.is_some_and(|before| before.goes_on_as(waiter, now_ns))
+/// Waiters keep their order.
+fn judge_queue(book: &KeyBook) -> Option<Verdict> {
+    let stood = book.stood.iter().flatten();
+    (!stood.is_sorted_by(|one, next| one < next)).then(|| {
+        let detail = format!("the queue of {} was put in another order", book.shown());
+        (Property::Fifo, detail)
+    })
 }
 
 /// No lock-delay is longer than any that was asked for.
