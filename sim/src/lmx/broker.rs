@@ -297,8 +297,11 @@ impl Driver<'_> {
 
     /// The broker was called: judge it, write what it has to say, arm its timer.
     pub(super) fn after_broker(&mut self) {
+        let mut is_seen = false;
         for turn in 0.. {
-            self.look();
+            if !is_seen {
+                self.look();
+            }
             if turn > TURNS_MAX {
                 let detail = format!("the broker asks to be served more than {TURNS_MAX} times");
                 self.engine.violate(Property::Livelock, detail);
@@ -313,10 +316,10 @@ impl Driver<'_> {
                 break;
             };
             let place = self.broker.conns.iter().position(|(other, _)| *other == id);
-            if let Some(place) = place {
+            is_seen = place.is_some_and(|place| {
                 let conn = self.broker.conns[place].1;
-                self.serve(conn, id);
-            }
+                self.serve(conn, id)
+            });
         }
         let Some(broker) = &mut self.broker.broker else {
             return;
@@ -388,16 +391,21 @@ impl Driver<'_> {
         self.ledger.judge_status(now.as_nanos(), &status)
     }
 
-    /// One connection has changed: write, read again, or close.
-    fn serve(&mut self, conn: u32, id: ConnectionId) {
-        while self.write_output(conn, id) {}
+    /// One connection has changed: write, read again, or close. Says whether the oracle has
+    /// looked since the broker was last called.
+    fn serve(&mut self, conn: u32, id: ConnectionId) -> bool {
+        let mut is_seen = false;
+        while self.write_output(conn, id) {
+            is_seen = true;
+        }
         let now = self.now(BROKER);
         let Some(broker) = &mut self.broker.broker else {
-            return;
+            return is_seen;
         };
         if broker.is_closing(id) {
             let flushed = broker.output(id).is_empty();
             if flushed {
+                is_seen = false;
                 self.conns[conn as usize].broker_end = End::Closed;
                 if !Ledger::is_over(&self.conns[conn as usize].tap) {
                     self.ledger.unsaid();
@@ -414,6 +422,7 @@ impl Driver<'_> {
                 world.schedule(world.now_ns, Event::Deliver { conn, way });
             }
         }
+        is_seen
     }
 
     /// Writes what the connection's window takes. Returns whether it took anything.
@@ -453,18 +462,17 @@ impl Driver<'_> {
         };
         for (id, conn) in &self.broker.conns {
             let state = &mut self.conns[*conn as usize];
-            let client = self.setup.clients.get(usize::from(state.node) - 1);
-            if client.is_some_and(|client| client.is_dialect()) {
-                // Only its connection's end tells it that what it held is gone. Once it has
-                // another, it has been told.
-                let node = state.node;
-                let later = &self.conns[*conn as usize + 1..];
-                if broker.is_closing(*id) && later.iter().all(|other| other.node != node) {
-                    self.engine.holds.forget(node);
-                }
-                continue;
-            }
             let Some(session) = Ledger::session(&state.tap) else {
+                let node = state.node;
+                let client = || self.setup.clients.get(usize::from(node) - 1);
+                if broker.is_closing(*id) && client().is_some_and(|it| it.is_dialect()) {
+                    // Only its connection's end tells it that what it held is gone. Once it
+                    // has another, it has been told.
+                    let later = &self.conns[*conn as usize + 1..];
+                    if later.iter().all(|other| other.node != node) {
+                        self.engine.holds.forget(node);
+                    }
+                }
                 continue;
             };
             if broker.session(*id).is_some() {

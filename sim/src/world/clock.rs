@@ -30,11 +30,10 @@ impl Clock {
             None => self.local_ns,
             Some(0) => self.local_ns + passed,
             Some(ppm) => {
-                let (millions, rest) = (
-                    (passed / 1_000_000).cast_signed(),
-                    (passed % 1_000_000).cast_signed(),
-                );
-                let extra = millions * ppm as i64 + rest * ppm as i64 / 1_000_000;
+                let extra = match passed.cast_signed().checked_mul(ppm as i64) {
+                    Some(product) => product / 1_000_000,
+                    None => extra_of_years(passed, ppm),
+                };
                 (self.local_ns + passed).wrapping_add_signed(extra)
             }
         }
@@ -103,6 +102,16 @@ impl Clock {
         self.local_ns = self.local_ns(now_ns);
         self.since_ns = now_ns;
     }
+}
+
+/// The same without a product that is too large.
+#[cold]
+const fn extra_of_years(passed: u64, ppm: i32) -> i64 {
+    let (millions, rest) = (
+        (passed / 1_000_000).cast_signed(),
+        (passed % 1_000_000).cast_signed(),
+    );
+    millions * ppm as i64 + rest * ppm as i64 / 1_000_000
 }
 
 #[cfg(test)]

@@ -23,12 +23,24 @@ impl<T> PartialOrd for Entry<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
+
+    /// What the heap asks for most.
+    fn le(&self, other: &Self) -> bool {
+        other.key() <= self.key()
+    }
 }
 
 impl<T> Ord for Entry<T> {
     /// The earliest is the greatest, as the heap yields the greatest first.
     fn cmp(&self, other: &Self) -> Ordering {
-        (other.at_ns, other.order).cmp(&(self.at_ns, self.order))
+        other.key().cmp(&self.key())
+    }
+}
+
+impl<T> Entry<T> {
+    /// By time, and then by order.
+    const fn key(&self) -> u128 {
+        (self.at_ns as u128) << 64 | self.order as u128
     }
 }
 

@@ -275,8 +275,14 @@ impl KeyBook {
                 is_upgrading: request.is_upgrading(),
             }
         };
-        self.new.holders.extend(view.holders().map(place));
-        self.new.waiters.extend(view.waiters().map(place));
+        self.new.holders.reserve(view.holders_len() as usize);
+        for holder in view.holders() {
+            self.new.holders.push(place(holder));
+        }
+        self.new.waiters.reserve(view.waiters_len() as usize);
+        for waiter in view.waiters() {
+            self.new.waiters.push(place(waiter));
+        }
         self.new.capacity = view.capacity();
         self.capacity = self.new.capacity.unwrap_or(self.capacity);
         self.new.delayed_until_ns = view.delayed_until().map(lmx_core::Instant::as_nanos);
