@@ -7,7 +7,10 @@ use super::connection::Phase;
 use super::connections::Queue;
 use super::session;
 use super::{Broker, report};
-use crate::table::{AcquireError, Acquired, ForceTarget, OpenError, ReleaseError};
+use crate::table::{
+    AcquireError, Acquired, CancelError, ConvertError, ForceTarget, OpenError, ReleaseError,
+    RenewError,
+};
 use crate::wire::{
     AcquireFields, Answer, Command, FaultKind, Hello, QueryError, Request, Resumed, Ticket, Welcome,
 };
@@ -251,6 +254,9 @@ impl Broker {
                 }
                 Err(error) => {
                     refusals.renew(error);
+                    if error == RenewError::NotHeld {
+                        self.note_told_gone(index);
+                    }
                     Answer::RenewRefused { id, error }
                 }
             },
@@ -258,6 +264,9 @@ impl Broker {
                 Ok(()) => Answer::Cancelled { id },
                 Err(error) => {
                     refusals.0.refused_absent += 1;
+                    if error == CancelError::NotWaiting {
+                        self.note_told_gone(index);
+                    }
                     Answer::CancelRefused { id, error }
                 }
             },
@@ -269,6 +278,9 @@ impl Broker {
                 Ok(None) => Answer::Queued { id, ahead: 0 },
                 Err(error) => {
                     refusals.convert(error);
+                    if error == ConvertError::NotHeld {
+                        self.note_told_gone(index);
+                    }
                     Answer::ConvertRefused { id, error }
                 }
             },

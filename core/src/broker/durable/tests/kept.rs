@@ -106,6 +106,37 @@ fn a_renewal_that_is_not_told_yet_is_not_told_to_another_connection_either() {
 }
 
 #[test]
+fn no_refusal_tells_of_an_end_that_a_successor_would_not_know() {
+    let id = RequestId::from_u128(1);
+    let refused = [
+        Command::Release { id },
+        Command::Renew { id, lease: None },
+        Command::Cancel { id },
+        Command::Convert {
+            id,
+            to: crate::table::Conversion::Downgrade,
+        },
+    ];
+    for command in refused {
+        let mut world = World::new();
+        let (mut keeper, _) = world.session();
+        let (mut stranger, _) = world.session();
+        keeper.acquire(&mut world, 1, "key", true);
+        world.write();
+        keeper.release(&mut world, 1);
+        stranger.send(&mut world, Command::Ping);
+        stranger.send(&mut world, command);
+        assert_eq!(stranger.words(&mut world), ["Pong"], "{command:?}");
+        world.write();
+        let words = stranger.words(&mut world);
+        assert!(words[0].contains("Refused"), "{words:?}");
+        // From then on nobody waits to be told so.
+        stranger.send(&mut world, command);
+        assert_eq!(stranger.words(&mut world), words);
+    }
+}
+
+#[test]
 fn a_hold_under_the_id_of_what_was_to_be_kept_is_not_kept() {
     let mut world = World::new();
     let (mut holder, _) = world.session();
