@@ -33,6 +33,10 @@ pub(super) struct Request {
     pub(super) came_back: bool,
     /// Somebody was told of this token.
     pub(super) told: Option<u64>,
+    /// Under which token it held last, and when that was seen to have ended, in this run.
+    pub(super) ended: Option<(u64, u64)>,
+    /// Somebody was told that its hold under this token has ended.
+    pub(super) told_ended: Option<u64>,
     /// It must be back with this token after the restart.
     pub(super) must_return: Option<u64>,
     /// A release, a cancel or force was heard.

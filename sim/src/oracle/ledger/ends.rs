@@ -52,6 +52,7 @@ impl Ledger {
             let is_ambiguous = expired && (request.given_back || book.forced || request.may_end);
             request.notes.held = Some((gone.token, gone.deadline_ns));
             request.token = None;
+            request.ended = Some((gone.token, now_ns));
             request.told = None;
             request.asked = request.heard;
             if !(book.forced || expired || told || request.session.is_none()) {

@@ -105,6 +105,7 @@ impl Ledger {
         let was_kept = self.was_kept(grant.id, grant.token);
         let request = self.request(grant.id)?;
         let is_renamed = request.token.replace(grant.token) != Some(grant.token);
+        (request.ended, request.told_ended) = (None, None);
         request.waiting = false;
         let comes_back = request.reclaimed == Some(grant.token) || was_kept;
         request.returns += u32::from(comes_back && !held_before);

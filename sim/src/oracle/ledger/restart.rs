@@ -36,6 +36,7 @@ impl Ledger {
             if let Some(token) = request.token.take().filter(|_| request.keep) {
                 self.kept.push((at, token));
             }
+            request.ended = None;
             // Session numbers begin anew, and mean others.
             request.session = None;
         }
@@ -59,14 +60,32 @@ impl Ledger {
         self.heard = true;
     }
 
-    /// On the first pages after a restart stands what was promised to be kept.
+    /// It was said, in an answer that was given at `at_ns`, that the request holds nothing.
+    pub(super) fn note_told_ended(&mut self, at_ns: u64, id: u128) {
+        if let Some(request) = self.request(id)
+            && let Some((token, ended_ns)) = request.ended
+            && request.token.is_none()
+            && ended_ns <= at_ns
+        {
+            request.told_ended = Some(token);
+        }
+    }
+
+    /// On the first pages after a restart stands what was promised to be kept, and nothing
+    /// of which it was told that it has ended.
     pub(super) fn judge_restored(&mut self) -> Option<Verdict> {
         if !std::mem::take(&mut self.has_restarted) {
             return None;
         }
-        let mut missing = None;
+        let (mut missing, mut risen) = (None, None);
         let Self { keys, requests, .. } = self;
         for (at, request) in requests.iter_mut().enumerate() {
+            if let Some(ended) = request.told_ended.take() {
+                let mut holders = keys.iter().flat_map(|key| &key.new.holders);
+                let is_back =
+                    holders.any(|holder| index(holder.id) == Some(at) && holder.token <= ended);
+                risen = risen.or(is_back.then_some((at, ended)));
+            }
             let Some(token) = request.must_return.take() else {
                 continue;
             };
@@ -76,6 +95,14 @@ impl Ledger {
             if !is_back {
                 missing = missing.or(Some((at, token)));
             }
+        }
+        if let Some((at, token)) = risen {
+            let detail = format!(
+                "somebody was told that the hold of {} under token {token} has ended, and it is \
+                 back after the restart",
+                name(at as u128)
+            );
+            return Some((Property::Orphan, detail));
         }
         let (at, token) = missing?;
         let detail = format!(

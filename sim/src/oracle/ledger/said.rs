@@ -4,7 +4,7 @@ use super::books::Session;
 use super::tally::TAKEN_OVER;
 use super::{Ledger, Open, Tap, Verdict, index, name};
 use crate::oracle::Property;
-use crate::oracle::wire::{Frames, Said, Welcome, reply};
+use crate::oracle::wire::{Frames, Kind, Said, Welcome, reply};
 
 impl Ledger {
     /// The broker has written bytes.
@@ -55,6 +55,15 @@ impl Ledger {
         self.tally.count(said);
         if let Some(verdict) = self.noticed(tap, at_ns, tag, said) {
             return Some(verdict);
+        }
+        if let Said::Released(id)
+        | Said::Refused {
+            id: Some(id),
+            why: Kind::NotHeld | Kind::NotWaiting,
+            ..
+        } = *said
+        {
+            self.note_told_ended(at_ns, id);
         }
         match *said {
             Said::Welcome(welcome) => self.welcome(tap, at_ns, welcome),

@@ -127,6 +127,23 @@ fn what_was_told_to_be_kept_is_back_after_a_restart() {
 }
 
 #[test]
+fn what_was_told_to_have_ended_is_not_back_after_a_restart() {
+    for is_told in [false, true] {
+        let mut ledger = ledger(&[0]);
+        ledger.requests[0].keep = true;
+        assert_eq!(show(&mut ledger, vec![place(0, 1)], vec![]), None);
+        ledger.requests[0].may_end = true;
+        assert_eq!(show(&mut ledger, vec![], vec![]), None);
+        if is_told {
+            ledger.note_told_ended(u64::MAX, super::request_id(7, 0));
+        }
+        ledger.broker_died();
+        let judged = show(&mut ledger, vec![place(0, 1)], vec![]);
+        assert_eq!(judged, is_told.then_some(Property::Orphan));
+    }
+}
+
+#[test]
 fn the_broker_is_to_wake_for_the_first_deadline() {
     let mut ledger = ledger(&[0]);
     let mut leased = place(0, 1);
@@ -211,6 +228,7 @@ fn may_answer(ledger: &Ledger, heard: &Heard, said: &Said) -> bool {
 const fn refused(why: Kind, limit: Option<u64>) -> Said {
     Said::Refused {
         group: 4,
+        id: None,
         why,
         full: None,
         limit,
@@ -447,6 +465,7 @@ fn a_circle_that_is_not_there_is_no_reason() {
     ledger.heard = false;
     let deadlock = |owners: &[u32]| Said::Refused {
         group: 4,
+        id: None,
         why: Kind::Deadlock,
         full: None,
         limit: None,

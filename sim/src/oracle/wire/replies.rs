@@ -36,6 +36,8 @@ pub(crate) enum Said {
     Refused {
         /// To what: the number of the answer that refuses.
         group: u64,
+        /// The request, if it is one.
+        id: Option<u128>,
         why: Kind,
         /// What there is no room for.
         full: Option<u64>,
@@ -240,8 +242,8 @@ pub(crate) fn reply(body: &[u8]) -> Option<(u64, u32, Said)> {
             count: reader.small()?,
         },
         group @ (4 | 6 | 8 | 10 | 12) => {
-            let _id = reader.id()?;
-            reader.refusal(group)?
+            let id = reader.id()?;
+            reader.refusal(group, Some(id))?
         }
         14 => Said::Listed {
             keys: reader.list(Reader::key_shown)?,
@@ -265,7 +267,7 @@ pub(crate) fn reply(body: &[u8]) -> Option<(u64, u32, Said)> {
         23 => Said::Fault {
             kind: reader.number()?,
         },
-        24 => reader.refusal(24)?,
+        24 => reader.refusal(24, None)?,
         17 => Said::Bye,
         13 | 22 => Said::Other,
         _ => return None,
@@ -350,7 +352,7 @@ impl Reader<'_> {
 
     /// Why something was refused: to an acquire (4), a release (6), a renewal (8), a
     /// cancel (10), a conversion (12), or a question about a key (24).
-    fn refusal(&mut self, group: u64) -> Option<Said> {
+    fn refusal(&mut self, group: u64, id: Option<u128>) -> Option<Said> {
         let mut limit = None;
         let mut full = None;
         let mut owners = Vec::new();
@@ -401,6 +403,7 @@ impl Reader<'_> {
         }
         Some(Said::Refused {
             group,
+            id,
             why,
             full,
             limit,
