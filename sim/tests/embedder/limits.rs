@@ -1,0 +1,121 @@
+//! A limit is in its bounds, or the broker does not start and names it.
+
+use lmx_core::broker::{Broker, BrokerConfig, ConfigError as BrokerError};
+use lmx_core::storage::Fixed;
+use lmx_core::{ConfigError, Instant, LockTable, TableConfig};
+
+/// A limit's name, where it stands, and the least and the most that it may be.
+type Limit = (&'static str, fn(&mut TableConfig) -> &mut u32, u32, u32);
+
+const SLOTS: u32 = (1 << 26) - 1;
+
+const LIMITS: [Limit; 9] = [
+    (
+        "sessions_max",
+        |config| &mut config.sessions_max,
+        1,
+        1 << 20,
+    ),
+    ("keys_max", |config| &mut config.keys_max, 1, SLOTS),
+    ("requests_max", |config| &mut config.requests_max, 1, SLOTS),
+    ("claims_max", |config| &mut config.claims_max, 1, SLOTS),
+    (
+        "requests_per_session_max",
+        |config| &mut config.requests_per_session_max,
+        1,
+        u32::MAX,
+    ),
+    (
+        "keys_per_request_max",
+        |config| &mut config.keys_per_request_max,
+        1,
+        SLOTS,
+    ),
+    (
+        "key_bytes_max",
+        |config| &mut config.key_bytes_max,
+        1,
+        (1 << 24) - 1,
+    ),
+    (
+        "timers_per_call_max",
+        |config| &mut config.timers_per_call_max,
+        1,
+        u32::MAX,
+    ),
+    ("pieces_max", |config| &mut config.pieces_max, 0, SLOTS),
+];
+
+#[test]
+fn each_limit_of_a_table_is_in_its_bounds_or_named() {
+    for (what, limit, min, max) in LIMITS {
+        let checked = |is| {
+            let mut config = TableConfig::default();
+            *limit(&mut config) = is;
+            config.check()
+        };
+        for is in [min, min + 1, max - 1, max] {
+            assert_eq!(checked(is), Ok(()), "{what}");
+        }
+        for is in min.checked_sub(1).into_iter().chain(max.checked_add(1)) {
+            let error = ConfigError::OutOfRange { what, is, min, max };
+            assert_eq!(checked(is), Err(error));
+            assert!(error.to_string().starts_with(what));
+        }
+    }
+}
+
+#[test]
+fn a_broker_does_not_start_with_limits_that_do_not_go_together() {
+    let started = |frame_bytes_max, output_bytes_max| {
+        let config = BrokerConfig {
+            frame_bytes_max,
+            output_bytes_max,
+            ..BrokerConfig::default()
+        };
+        Broker::new(Instant::EPOCH, config).map(|_| ()).err()
+    };
+    // A key, a label and a name of the longest, and what stands beside them.
+    let least = 1024 + 256 + 256 + 256;
+    for bytes in [1, least - 1] {
+        let bytes_min = least;
+        let error = BrokerError::FrameTooSmall { bytes, bytes_min };
+        assert_eq!(started(bytes, 1 << 20), Some(error));
+    }
+    assert_eq!(started(least, 1 << 20), None);
+    for bytes in [least, least + 3] {
+        let bytes_min = least + 4;
+        let error = BrokerError::OutputTooSmall { bytes, bytes_min };
+        assert_eq!(started(least, bytes), Some(error));
+    }
+    assert_eq!(started(least, least + 4), None);
+    assert_eq!(started(least, least + 5), None);
+    let config = BrokerConfig {
+        table: TableConfig {
+            keys_max: 0,
+            ..TableConfig::default()
+        },
+        ..BrokerConfig::default()
+    };
+    let error = Broker::new(Instant::EPOCH, config).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("keys_max"), "{error}");
+}
+
+#[test]
+fn a_table_without_a_heap_allows_no_more_than_it_has() {
+    type Small = Fixed<5, 7, 3, 9>;
+    assert!(LockTable::<Small>::new(Small::config()).is_ok());
+    for (what, limit, min, max) in [
+        (LIMITS[0].0, LIMITS[0].1, 1, 3),
+        (LIMITS[1].0, LIMITS[1].1, 1, 5),
+        (LIMITS[2].0, LIMITS[2].1, 1, 7),
+        (LIMITS[3].0, LIMITS[3].1, 1, 7),
+        (LIMITS[8].0, LIMITS[8].1, 0, 9),
+    ] {
+        let mut config = Small::config();
+        *limit(&mut config) = max + 1;
+        let is = max + 1;
+        let error = ConfigError::OutOfRange { what, is, min, max };
+        assert_eq!(LockTable::<Small>::new(config).err(), Some(error));
+    }
+}
