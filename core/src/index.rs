@@ -109,6 +109,11 @@ impl Index {
         first_link(cells, self.bucket_of(hash))
     }
 
+    /// Something of what goes on from `slot`.
+    pub(crate) fn peek_at(cells: &[Cell], slot: u32) -> u32 {
+        cells[slot as usize].next
+    }
+
     /// Puts `slot` into the chain of `hash`. If there are fewer buckets than slots that
     /// were ever in use, there is one more then.
     #[inline]

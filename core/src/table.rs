@@ -25,6 +25,7 @@ mod slots;
 #[cfg(feature = "serde")]
 mod snapshot;
 mod text;
+mod together;
 mod view;
 
 pub use owners::Owners;

@@ -4,6 +4,12 @@
 //! second slice, apart from the slots, so that moving a deadline touches four
 //! bytes and not a slot that is not in the cache.
 
+mod soonest;
+
+pub(crate) use soonest::{ABREAST_MAX, Soonest};
+
+use core::ops::Range;
+
 use crate::arena::{NONE, Vacant};
 
 /// Children of one node: the heap is shallow, and siblings share a cache line.
@@ -103,12 +109,12 @@ impl Timers<'_> {
     fn sift_down(&mut self, mut place: usize, timer: Timer) {
         let len = *self.len as usize;
         loop {
-            let first_child = place * ARITY + 1;
-            if first_child >= len {
+            let children = children(place);
+            if children.start >= len {
                 break;
             }
-            let mut child = first_child;
-            for sibling in first_child + 1..(first_child + ARITY).min(len) {
+            let mut child = children.start;
+            for sibling in children.start + 1..children.end.min(len) {
                 if self.heap[sibling].before(self.heap[child]) {
                     child = sibling;
                 }
@@ -131,6 +137,12 @@ impl Timers<'_> {
 /// Where the parent of the node at `place`, not zero, stands.
 pub(crate) const fn parent(place: usize) -> usize {
     (place - 1) / ARITY
+}
+
+/// Where the children of the node at `place` stand, if there are so many.
+const fn children(place: usize) -> Range<usize> {
+    let first = place * ARITY + 1;
+    first..first + ARITY
 }
 
 #[cfg(test)]

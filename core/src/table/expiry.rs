@@ -6,13 +6,11 @@
 //! waits, so that a waiter whose turn comes in the last instant of its patience is
 //! granted.
 
-use core::hint::black_box;
-
 use crate::table::core::Core;
 use crate::table::grant::Lifted;
 use crate::table::session::Ending;
 use crate::table::slots::State;
-use crate::timers::Timer;
+use crate::timers::{ABREAST_MAX, Timer};
 
 impl Core<'_> {
     /// When the earliest timer is due.
@@ -23,44 +21,18 @@ impl Core<'_> {
     /// Carries out up to `timers_max` timers that are due at or before `now`.
     pub(crate) fn run_timers(&mut self, now: u64, timers_max: u32) {
         let mut left = timers_max;
-        while left > 0 && self.next_due().is_some_and(|due| due <= now) {
-            if left.is_multiple_of(LOOK_AHEAD_EVERY) {
-                self.look_ahead();
-            }
-            left = left.saturating_sub(self.run_next_timer());
-        }
-    }
-
-    /// Looks at the slots that the next leases to end will need. Of a million leases nothing
-    /// is in the cache: looked at one after the other, each slot would be waited for; looked
-    /// at together, and in no order, they come at one time.
-    fn look_ahead(&self) {
-        let parts = &self.parts;
-        let armed = self.head.request_timers as usize;
-        // Those at the top of the heap are not all that come next, but most of them.
-        let next = &parts.request_heap[..armed.min(LOOK_AHEAD)];
-        let locks = next
-            .iter()
-            .map(|timer| parts.requests[timer.slot as usize].lock);
-        black_box(locks.fold(0, |seen, lock| seen ^ lock));
-        let (mut seen, hasher) = (0, self.hasher);
-        for timer in next {
-            let request = &parts.requests[timer.slot as usize];
-            if let Some(lock) = parts.locks.get(request.lock as usize) {
-                seen ^= lock.first;
-            }
-            let hash = hasher.id(request.id);
-            seen ^= self.head.request_index.peek(parts.request_cells, hash);
-        }
-        black_box(seen);
-        let mut seen = 0;
-        for timer in next {
-            let request = &parts.requests[timer.slot as usize];
-            if let Some(lock) = parts.locks.get(request.lock as usize) {
-                seen ^= self.head.lock_index.peek(parts.lock_cells, lock.hash);
+        let mut abreast = ABREAST_MAX;
+        while left > 0 && self.is_behind(now) {
+            let wanted = abreast.min(left);
+            let ended = self.end_leases_together(now, wanted);
+            left -= ended;
+            abreast = (ended * 2).clamp(1, ABREAST_MAX);
+            if ended < wanted && self.is_behind(now) {
+                // The next one concerns others, too. Where many do, it is not worth the while
+                // to look far ahead.
+                left = left.saturating_sub(self.run_next_timer());
             }
         }
-        black_box(seen);
     }
 
     /// Carries out the earliest timer, and with a session's end those of all sessions that
@@ -137,19 +109,24 @@ impl crate::table::core::CoreRef<'_> {
     /// When the earliest timer is due.
     #[inline]
     pub(crate) fn next_due(&self) -> Option<u64> {
-        let first = |heap: &[Timer], armed: u32| if armed == 0 { NEVER } else { heap[0].at };
-        let due = first(self.parts.request_heap, self.head.request_timers)
-            .min(first(self.parts.lock_heap, self.head.lock_timers))
-            .min(first(self.parts.session_heap, self.head.session_timers))
-            .min(self.head.grace_until.unwrap_or(NEVER));
+        let due = first(self.parts.request_heap, self.head.request_timers);
+        let due = due.min(self.next_due_of_others());
         (due != NEVER).then_some(due)
+    }
+
+    /// When the earliest timer is due that is not a request's, or never.
+    #[inline]
+    pub(crate) fn next_due_of_others(&self) -> u64 {
+        first(self.parts.lock_heap, self.head.lock_timers)
+            .min(first(self.parts.session_heap, self.head.session_timers))
+            .min(self.head.grace_until.unwrap_or(NEVER))
     }
 }
 
-/// So many timers at the top of the heap are looked at ahead: three levels of it.
-const LOOK_AHEAD: usize = 21;
-/// How many timers are carried out before it is looked ahead again.
-const LOOK_AHEAD_EVERY: u32 = 8;
+#[inline]
+fn first(heap: &[Timer], armed: u32) -> u64 {
+    if armed == 0 { NEVER } else { heap[0].at }
+}
 
 /// The end of time; nothing that is set for then ever comes due.
 const NEVER: u64 = u64::MAX;

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::vec;
 use std::vec::Vec;
 
-use super::{Timer, Timers};
+use super::{ABREAST_MAX, Timer, Timers, parent};
 use crate::arena::{NONE, Vacant};
 
 const SLOTS: u32 = 50;
@@ -35,12 +35,19 @@ impl Both {
         self.plain.retain(|timer| timer.2 != slot);
     }
 
+    fn assert_is_heap(&self) {
+        let armed = &self.heap[..self.len as usize];
+        for (place, timer) in armed.iter().enumerate().skip(1) {
+            assert!(armed[parent(place)].before(*timer));
+        }
+    }
+
     fn assert_same(&self) {
         assert_eq!(self.len as usize, self.plain.len());
         let first = self.heap[..self.len as usize].first();
         let first = first.map(|timer| (timer.at, timer.order, timer.slot));
         assert_eq!(first.as_ref(), self.plain.first());
-        for slot in 0..SLOTS {
+        for slot in 0..self.places.len() as u32 {
             let armed = self.plain.iter().find(|timer| timer.2 == slot);
             match self.places[slot as usize] {
                 NONE => assert_eq!(armed, None),
@@ -85,4 +92,46 @@ fn the_heap_is_as_a_sorted_set() {
         both.timers().disarm(first.slot);
     }
     assert_eq!(after, before);
+}
+
+/// Of heaps of every size, of which some or all are found, and some or all of those removed.
+#[test]
+fn the_soonest_are_found_in_order_and_removed_together() {
+    let mut random = 1u64;
+    let mut below = |end: u32| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (random >> 33) as u32 % end
+    };
+    for round in 0..600 {
+        // So many that holes lie in several levels, or so few that they reach the end.
+        let slots = [4, 40, 400][round % 3];
+        let mut both = Both {
+            len: 0,
+            heap: vec![Timer::VACANT; slots as usize],
+            places: vec![NONE; slots as usize],
+            plain: BTreeSet::new(),
+        };
+        let instants = 1 + below(2 * slots);
+        for order in 0..below(slots + 1) {
+            both.arm(below(instants).into(), order, below(slots));
+        }
+        let until = u64::from(below(instants));
+        let max = 1 + below(ABREAST_MAX);
+        let soonest = both.timers().soonest(until, max);
+        let due = both.plain.iter().filter(|timer| timer.0 <= until);
+        let are_several = due.count() > 1;
+        assert_eq!(both.timers().are_several_due(until), are_several);
+        let due = both.plain.iter().take_while(|timer| timer.0 <= until);
+        let expected: Vec<_> = due.take(max as usize).map(|timer| timer.2).collect();
+        let found: Vec<_> = soonest.slots().collect();
+        assert_eq!(found, expected);
+        let removed = below(found.len() as u32 + 1) as usize;
+        both.timers().disarm_soonest(soonest, removed);
+        both.plain
+            .retain(|timer| !found[..removed].contains(&timer.2));
+        both.assert_is_heap();
+        both.assert_same();
+    }
 }

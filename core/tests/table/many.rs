@@ -81,6 +81,85 @@ fn a_request_served_while_much_is_due_sees_its_own_key_as_if_all_was_done() {
     assert_eq!(table.counts().held, 97);
 }
 
+/// A hundred leases, set in no order, of which every third has a waiter whose own lease ends
+/// among the others, and every tenth delays its lock to then.
+fn a_hundred_leases(timers_per_call_max: u32) -> (LockTable<Growable>, SessionId) {
+    let config = TableConfig {
+        timers_per_call_max,
+        ..TableConfig::default()
+    };
+    let mut table = LockTable::<Growable>::new(config).unwrap();
+    let a = table.open(0, 0);
+    for n in 0..100 {
+        let name = format!("key {n}");
+        let ends = ms(10 + n as u64 * 37 % 100);
+        table
+            .ask(0, a, n, &[(&name, X)], &|want| {
+                want.lease = Some(ends);
+                want.lock_delay = ms(if n % 10 == 0 { 5 } else { 0 });
+            })
+            .unwrap();
+        if n % 3 == 0 {
+            table
+                .ask(0, a, 100 + n, &[(&name, X)], &|want| {
+                    want.lease = Some(ms(7));
+                    want.wait = Wait::For(ms(60));
+                })
+                .unwrap();
+        }
+    }
+    (table, a)
+}
+
+#[test]
+fn leases_that_end_together_end_in_order_with_all_that_they_bring_about() {
+    let (mut alone, of_alone) = a_hundred_leases(1);
+    let (mut together, of_together) = a_hundred_leases(256);
+    let mut expected = Vec::new();
+    while let Some(due) = alone.poll_timeout() {
+        alone.handle_timeout(due);
+        expected.extend(alone.events(of_alone));
+    }
+    together.handle_timeout(at(1_000));
+    together.check();
+    assert_eq!(together.poll_timeout(), None);
+    let told = together.events(of_together);
+    // A waiter that is granted and ends in one call is told only of the end.
+    let ends = |events: &[Event]| -> Vec<Event> {
+        let ended = |event: &&Event| !matches!(event, Event::Granted { .. });
+        events.iter().filter(ended).copied().collect()
+    };
+    assert_eq!(ends(&told), ends(&expected));
+    let timed_out = |event: &&Event| matches!(event, Event::TimedOut { .. });
+    let timed_out = told.iter().filter(timed_out).count();
+    assert!(0 < timed_out && timed_out < 34, "some waiters were granted");
+    assert_eq!(told.len(), 134);
+}
+
+#[test]
+fn no_more_leases_end_together_than_one_call_may_end() {
+    for (timers_max, calls) in [(1, 100), (31, 4), (33, 4), (40, 3), (100, 1)] {
+        let config = TableConfig {
+            timers_per_call_max: timers_max,
+            ..TableConfig::default()
+        };
+        let mut table = LockTable::<Growable>::new(config).unwrap();
+        let a = table.open(0, 0);
+        for n in 0..100 {
+            let name = format!("key {n}");
+            let ends = ms(10 + n as u64 * 37 % 100);
+            table
+                .ask(0, a, n, &[(&name, X)], &|want| want.lease = Some(ends))
+                .unwrap();
+        }
+        for call in 1..=calls {
+            table.tick(1_000);
+            let left = 100_u32.saturating_sub(call * timers_max);
+            assert_eq!(table.counts().held, left);
+        }
+    }
+}
+
 #[test]
 fn many_keys_can_be_delayed_at_one_time() {
     const HOLDS: u32 = 100;
