@@ -11,10 +11,12 @@ mod lines;
 mod net;
 mod scripted;
 mod swarm;
+mod tight;
 mod users;
 
-pub use hostile::Hostile;
+pub use hostile::{Edge, Hostile};
 pub use scripted::Script;
+pub use tight::Tight;
 
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +93,9 @@ pub struct Setup {
     pub drift_ppm_max: u32,
     /// Whether clocks break that bound: then only fencing is promised.
     pub clocks_break: bool,
+    /// Limits that most worlds are far from.
+    #[serde(default, skip_serializing_if = "Tight::is_default")]
+    pub tight: Tight,
 }
 
 impl Setup {
@@ -104,13 +109,28 @@ impl Setup {
             lease_ns_max: 3_600 * SECOND,
             lock_delay_ns_max: 60 * SECOND,
             requests_max: self.requests_max,
-            requests_per_session_max: 150,
+            requests_per_session_max: self.tight.requests_per_session_max,
+            connections_max: self.tight.connections_max,
+            sessions_max: self.tight.sessions_max,
+            keys_max: self.tight.keys_max,
+            claims_max: self.tight.claims_max,
+            pieces_max: self.tight.pieces_max,
+            deadlock_search_max: self.tight.deadlock_search_max,
+            name_bytes_max: self.tight.name_bytes_max,
+            frame_bytes_max: self.frame_bytes_max,
+            token: self.tight.asks_for_token.then_some(tight::TOKEN),
+            may_run_out_of_tokens: self.tight.tokens_at_a_time > 0,
         }
     }
 
     /// Nobody is refused for want of room.
     fn has_room(&self) -> bool {
+        let usual = Tight::default();
         self.requests_max >= 100_000
+            && self.tight.keys_max == usual.keys_max
+            && self.tight.claims_max == usual.claims_max
+            && self.tight.pieces_max == usual.pieces_max
+            && self.tight.requests_per_session_max == usual.requests_per_session_max
     }
 
     /// Kept holds with longer leases than this outlive the broker, if any do.

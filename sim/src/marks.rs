@@ -57,6 +57,8 @@ marks! {
         BrokerDiedHolding "a broker died while somebody held",
         BrokerStopped "a broker stopped in good order while somebody held",
         RecordSurvived "a write to disk got through although the broker died meanwhile",
+        ConnectionRefused "the broker had no room for a connection",
+        BrokerBehind "more was due at the broker than one call does",
         SeveralKeys "several keys were granted together",
         CancelledHolding "a request was cancelled that had just been granted",
         CancelledWaiting "a request was cancelled while it waited",

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use lmx_core::broker::{Broker, BrokerConfig, ConnectionId, Durability, Record};
-use lmx_core::{FencingToken, Instant, TableConfig};
+use lmx_core::broker::{Broker, BrokerConfig, ConnectError, ConnectionId, Durability, Record};
+use lmx_core::{FencingToken, Instant, LockTable, TableConfig};
 
 use super::conns::{write, write_end};
 use super::driver::{BROKER, Driver, Event};
@@ -30,14 +30,25 @@ pub(super) struct BrokerNode {
     /// Which of the broker's connections is which.
     conns: Vec<(ConnectionId, u32)>,
     first_record_pending: bool,
+    /// The last token that it may give.
+    tokens_given: u64,
 }
 
 impl BrokerNode {
-    pub(super) fn wants_input(&self, conn: &Conn) -> bool {
+    /// Whether what has arrived is read now.
+    pub(super) fn wants_input(&self, conn: &Conn, reads_on: bool) -> bool {
         match (&self.broker, conn.id) {
-            (Some(broker), Some(id)) => broker.wants_input(id),
+            (Some(broker), Some(id)) => reads_on || broker.wants_input(id),
             _ => false,
         }
+    }
+
+    /// More is due than one call does: it is called again before anybody looks at it, after
+    /// what else happens at this instant.
+    fn is_behind(&self, now: Instant) -> bool {
+        let table = self.broker.as_ref().map(Broker::table);
+        let due = table.and_then(LockTable::poll_timeout);
+        due.is_some_and(|due| due <= now)
     }
 
     /// It waits for nobody who may have held something of an earlier broker.
@@ -57,6 +68,7 @@ impl Driver<'_> {
         let now = self.now(BROKER);
         let setup = self.setup;
         let limits = setup.limits();
+        let tight = &setup.tight;
         let draws = self.engine.world.draws.of(0x6272_6f6b);
         let durability = if setup.durable {
             Durability::Durable(self.broker.disk.clone())
@@ -75,13 +87,24 @@ impl Driver<'_> {
                 keys_per_request_max: limits.keys_per_request_max,
                 key_bytes_max: limits.key_bytes_max,
                 label_bytes_max: limits.label_bytes_max,
+                sessions_max: limits.sessions_max,
+                keys_max: limits.keys_max,
+                claims_max: limits.claims_max,
+                pieces_max: limits.pieces_max,
+                deadlock_search_max: limits.deadlock_search_max,
+                timers_per_call_max: tight.timers_per_call_max,
+                resume_window_max: Duration::from_nanos(tight.resume_window_ns_max),
                 lease_max: Duration::from_nanos(limits.lease_ns_max),
                 lock_delay_max: Duration::from_nanos(limits.lock_delay_ns_max),
                 hash_seed: [draws.bits(1), draws.bits(2)],
                 first_token: FencingToken::FIRST,
                 ..TableConfig::default()
             },
-            connections_max: 1024,
+            connections_max: limits.connections_max,
+            buffered_bytes_max: tight.buffered_bytes_max as usize,
+            name_bytes_max: limits.name_bytes_max,
+            auth_token: limits.token.map(|token| token.as_bytes().to_vec()),
+            token_ceiling: FencingToken::new(tight.tokens_at_a_time),
             frame_bytes_max: setup.frame_bytes_max,
             output_bytes_max: setup.output_bytes_max,
             idle_max: Duration::from_nanos(setup.idle_ns_max),
@@ -100,6 +123,7 @@ impl Driver<'_> {
             }
         }
         self.ledger.broker_started(now.as_nanos());
+        self.broker.tokens_given = setup.tight.tokens_at_a_time;
         self.broker.first_record_pending = setup.durable;
         if !setup.durable {
             self.ledger.broker_booted();
@@ -117,6 +141,7 @@ impl Driver<'_> {
         let held = broker.table().counts().held > 0;
         sometimes!(self.engine.marks, BrokerStopped, held);
         broker.stop(now);
+        self.catch_up();
         self.after_broker();
         while let Some(record) = self.broker.writing.take() {
             self.record_written(record);
@@ -156,14 +181,31 @@ impl Driver<'_> {
         let Some(broker) = &mut self.broker.broker else {
             return false;
         };
-        let Ok(id) = broker.connect(now) else {
-            self.ledger.unsaid();
-            return false;
+        let id = match broker.connect(now) {
+            Ok(id) => id,
+            Err(error) => {
+                self.refuse(conn, error);
+                return true;
+            }
         };
+        self.engine.world.digest.add(id.as_u64());
+        self.conns[conn as usize].broker_end = End::Open;
         self.conns[conn as usize].id = Some(id);
         self.broker.conns.push((id, conn));
         self.ledger.connected();
         true
+    }
+
+    /// There is no room for the connection, and it is told so.
+    fn refuse(&mut self, conn: u32, error: ConnectError) {
+        sometimes!(self.engine.marks, ConnectionRefused);
+        self.ledger
+            .connection_refused(matches!(error, ConnectError::Full { .. }));
+        self.conns[conn as usize].broker_end = End::Closed;
+        let reply = error.reply(self.now(BROKER));
+        let (engine, conns) = (&mut self.engine, &mut self.conns);
+        write(engine, conns, conn, Way::ToClient, &reply);
+        write_end(engine, conns, conn, Way::ToClient);
     }
 
     pub(super) fn broker_input(&mut self, conn: u32, count: usize) {
@@ -267,11 +309,8 @@ impl Driver<'_> {
         };
         let is_open = self.conns[conn as usize].broker_end == End::Open;
         if running && is_open && !broker.output(id).is_empty() {
-            let now = self.now(BROKER);
-            if let Some(broker) = &mut self.broker.broker {
-                // It knows what time it is before it is looked at.
-                broker.handle_timeout(now);
-            }
+            // It knows what time it is before it is looked at.
+            self.catch_up();
             self.look();
             self.serve(conn, id);
             self.after_broker();
@@ -285,8 +324,20 @@ impl Driver<'_> {
         }
     }
 
+    /// The broker does all that is due.
+    fn catch_up(&mut self) {
+        let now = self.now(BROKER);
+        while let Some(broker) = &mut self.broker.broker {
+            broker.handle_timeout(now);
+            if !self.broker.is_behind(now) {
+                return;
+            }
+        }
+    }
+
     /// The oracle looks at the broker.
     fn look(&mut self) {
+        self.give_tokens();
         let now_ns = self.engine.world.local_ns(BROKER);
         self.note_given_up(now_ns);
         if let Some(broker) = &self.broker.broker {
@@ -297,6 +348,11 @@ impl Driver<'_> {
 
     /// The broker was called: judge it, write what it has to say, arm its timer.
     pub(super) fn after_broker(&mut self) {
+        let now = self.now(BROKER);
+        if self.broker.is_behind(now) {
+            sometimes!(self.engine.marks, BrokerBehind);
+            return self.arm(BROKER, Some(now));
+        }
         let mut is_seen = false;
         for turn in 0.. {
             if !is_seen {
@@ -349,6 +405,23 @@ impl Driver<'_> {
         self.record_pages();
     }
 
+    /// Whoever runs a broker that may give only so many tokens allows it more once those are
+    /// given.
+    fn give_tokens(&mut self) {
+        let count = self.setup.tight.tokens_at_a_time;
+        let now = self.now(BROKER);
+        while let Some(broker) = &mut self.broker.broker
+            && let last = broker.table().counts().last_token
+            && let last = last.map_or(0, FencingToken::as_u64)
+            && count > 0
+            && last >= self.broker.tokens_given
+        {
+            self.broker.tokens_given = last + count;
+            let ceiling = FencingToken::new(last + count).expect("it is above zero");
+            broker.set_token_ceiling(now, ceiling);
+        }
+    }
+
     /// Whoever has read all that the broker had to say was told all, and its counters are
     /// right.
     fn judge_said(&mut self) {
@@ -394,6 +467,11 @@ impl Driver<'_> {
     /// One connection has changed: write, read again, or close. Says whether the oracle has
     /// looked since the broker was last called.
     fn serve(&mut self, conn: u32, id: ConnectionId) -> bool {
+        let can_wait = self.broker.broker.as_ref().map(|it| it.output_can_wait(id));
+        self.engine
+            .world
+            .digest
+            .add(u64::from(can_wait == Some(true)));
         let mut is_seen = false;
         while self.write_output(conn, id) {
             is_seen = true;
@@ -449,6 +527,9 @@ impl Driver<'_> {
         let taken = write(&mut self.engine, &mut self.conns, conn, way, output);
         let tap = &mut self.conns[conn as usize].tap;
         let verdict = self.ledger.said(now.as_nanos(), tap, &output[..taken]);
+        if !broker.wants_input(id) {
+            self.ledger.goes_on();
+        }
         broker.consume_output(now, id, taken);
         self.judge(verdict);
         self.look();
@@ -505,12 +586,13 @@ impl Driver<'_> {
 
     /// What is left at the end, if anything is.
     pub(super) fn broker_left(&mut self) -> Option<String> {
+        self.catch_up();
         let now = self.now(BROKER);
         if let Some((_, detail)) = self.judge_counters(now) {
             return Some(detail);
         }
         let broker = self.broker.broker.as_ref()?;
-        broker.table().check();
+        broker.check();
         let counts = broker.table().counts();
         let status = broker.status(now);
         // What readers that are preferred hold in common is held by a session of the broker's.

@@ -47,7 +47,8 @@ impl Driver<'_> {
         let draws = self.engine.world.draws.of(0x636c_6965).of(u64::from(node));
         let config = ClientConfig {
             resume_window: Duration::from_nanos(window_ns),
-            name: format!("client {id}"),
+            auth_token: self.setup.tight.token().into(),
+            name: self.client_name(id),
             drift_ppm_max: self.setup.drift_ppm_max,
             seed: draws.bits(u64::from(life) | u64::from(reopened) << 32),
             frame_bytes_max: 1 << 20,
@@ -61,6 +62,17 @@ impl Driver<'_> {
             reopened,
             reopens: false,
         }
+    }
+
+    /// As long as is allowed, where that is little.
+    fn client_name(&self, id: u16) -> String {
+        let bytes_max = self.setup.tight.name_bytes_max as usize;
+        let mut name = format!("client {id}");
+        if bytes_max < 256 {
+            name.truncate(bytes_max);
+            name.extend(std::iter::repeat_n('x', bytes_max - name.len()));
+        }
+        name
     }
 
     fn native(&mut self, node: NodeId) -> Option<&mut Native> {

@@ -96,7 +96,6 @@ impl Driver<'_> {
         let state = world.node(BROKER);
         let refuses = state.process.is_dead() || state.refuses_until_ns > world.now_ns;
         if !refuses && self.broker_connect(conn) {
-            self.conns[conn as usize].broker_end = End::Open;
             self.send(conn, Way::ToClient, Event::Accepted { conn });
             self.after_broker();
         } else {
@@ -157,7 +156,10 @@ impl Driver<'_> {
                 state.pipe(way).clear();
                 self.disconnected(conn, way);
             }
-            Chunk::Bytes(_) if way == Way::ToBroker && !self.broker.wants_input(state) => {
+            Chunk::Bytes(_)
+                if way == Way::ToBroker
+                    && !self.broker.wants_input(state, self.setup.tight.reads_on) =>
+            {
                 sometimes!(self.engine.marks, InputRefused);
                 state.pipe(way).refused += 1;
             }

@@ -1,6 +1,9 @@
 //! One that does what no decent client does: each time over a connection of its own.
 
+mod edges;
 mod lines;
+
+pub use edges::Edge;
 
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::broker::{key_bytes, request_id};
 use super::conns::write;
 use super::driver::{ClientNode, Driver};
+use super::lines::auth_line;
 use super::net::Way;
 use crate::marks::sometimes;
 use crate::oracle::ledger::Limits;
@@ -69,6 +73,8 @@ pub enum Hostile {
         /// Which key decent requests are for.
         key: u32,
     },
+    /// Goes exactly as far as is allowed, or one further.
+    Edge(Edge),
     /// Goes on with its session, if it has had one, and claims to hold what another wants.
     Claim {
         /// Whose request.
@@ -93,6 +99,8 @@ struct Line {
     written: usize,
     /// What it is told, as far as it listens: until it is welcomed.
     input: Option<Vec<u8>>,
+    /// It reads nothing.
+    is_deaf: bool,
 }
 
 impl HostileNode {
@@ -121,6 +129,7 @@ impl Driver<'_> {
                 output,
                 written: 0,
                 input: matches!(what, Hostile::Claim { .. }).then(Vec::new),
+                is_deaf: matches!(what, Hostile::Edge(edge) if edge.is_deaf()),
             });
         }
     }
@@ -162,22 +171,34 @@ impl Driver<'_> {
         let pipe = &mut conns[conn as usize].to_client;
         if let ClientNode::Hostile(hostile) = &mut clients[usize::from(node) - 1]
             && let Some(line) = hostile.conns.iter_mut().find(|line| line.conn == conn)
-            && let Some(input) = &mut line.input
         {
-            input.extend_from_slice(pipe.peek(count));
-            if let Ok(Some(first)) = frame::split(input, u32::MAX) {
-                if let Ok(Reply {
-                    body: Answer::Welcome(welcome),
-                    ..
-                }) = Reply::decode(first.body)
-                {
-                    hostile.ticket = Some(welcome.ticket);
+            if line.is_deaf {
+                return;
+            }
+            if let Some(input) = &mut line.input {
+                input.extend_from_slice(pipe.peek(count));
+                if let Ok(Some(first)) = frame::split(input, u32::MAX) {
+                    if let Ok(Reply {
+                        body: Answer::Welcome(welcome),
+                        ..
+                    }) = Reply::decode(first.body)
+                    {
+                        hostile.ticket = Some(welcome.ticket);
+                    }
+                    line.input = None;
                 }
-                line.input = None;
             }
         }
         pipe.pop(count);
         self.after_client(node);
+    }
+
+    /// What is said first by who speaks in lines.
+    fn first_line(&self) -> String {
+        match self.setup.tight.token() {
+            "" => String::new(),
+            token => auth_line(token),
+        }
     }
 
     /// What the operation asks for, if it asks for a lock.
@@ -195,7 +216,10 @@ impl Driver<'_> {
         let draws = self.engine.world.draws.of(0x6576_696c).of(u64::from(op));
         let garbage = |count: u32| (0..u64::from(count)).map(|n| draws.bits(n) as u8);
         let mut bytes = Vec::new();
-        let mut session = Session::default();
+        let mut session = Session {
+            token: self.setup.tight.token(),
+            tag: 0,
+        };
         match what {
             Hostile::Garbage(count) => bytes.extend(garbage(count)),
             Hostile::NativeGarbage(count) => {
@@ -216,7 +240,10 @@ impl Driver<'_> {
             Hostile::BadLine => {
                 bytes.extend_from_slice(b"this is no JSON\n{\"type\":\"lock\",");
             }
-            Hostile::Lines(count) => lines::any(&mut bytes, draws, count, self.setup),
+            Hostile::Lines(count) => {
+                bytes.extend_from_slice(self.first_line().as_bytes());
+                lines::any(&mut bytes, draws, count, self.setup);
+            }
             Hostile::OutOfOrder => {
                 bytes.extend_from_slice(&MAGIC);
                 session.send(&mut bytes, Command::Ping);
@@ -272,6 +299,7 @@ impl Driver<'_> {
                 session.hello(&mut bytes);
                 session.at_limits(&mut bytes, draws, key, self.setup.limits());
             }
+            Hostile::Edge(edge) => edges::any(&mut bytes, edge, draws, self.setup),
             Hostile::Claim { op: other } => {
                 bytes.extend_from_slice(&MAGIC);
                 session.resume(&mut bytes, ticket);
@@ -293,8 +321,9 @@ impl Driver<'_> {
 }
 
 /// Numbers its commands.
-#[derive(Default)]
 struct Session {
+    /// What it shows.
+    token: &'static str,
     tag: u32,
 }
 
@@ -319,7 +348,7 @@ impl Session {
 
     fn open(&mut self, bytes: &mut Vec<u8>, resume_window: Duration, resume: Option<Ticket>) {
         let hello = Hello {
-            auth: b"",
+            auth: self.token.as_bytes(),
             resume_window,
             resume,
             name: "hostile",

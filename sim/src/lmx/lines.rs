@@ -46,6 +46,14 @@ impl LineLink {
     }
 }
 
+/// The line by which a client shows its token.
+pub(super) fn auth_line(token: &str) -> String {
+    format!("{{\"type\":\"auth\",\"token\":\"{token}\"}}\n")
+}
+
+/// What that is answered.
+const ADMITTED: &[u8] = b"{\"type\":\"auth\",\"authenticated\":true}\n";
+
 impl Driver<'_> {
     fn line_link(&mut self, node: NodeId) -> Option<&mut LineLink> {
         match self.client(node) {
@@ -57,10 +65,15 @@ impl Driver<'_> {
 
     pub(super) fn line_connected(&mut self, conn: u32) {
         let node = self.conns[conn as usize].node;
+        let token = self.setup.tight.token();
         if let Some(link) = self.line_link(node)
             && link.conn == Some(conn)
         {
             link.connected = true;
+            if !token.is_empty() {
+                let first = auth_line(token);
+                link.output.splice(0..0, first.bytes());
+            }
         }
     }
 
@@ -78,6 +91,9 @@ impl Driver<'_> {
             && link.conn == Some(conn)
             && let Some(line) = link.next_line()
         {
+            if line == ADMITTED {
+                continue;
+            }
             if matches!(self.client(node), ClientNode::Dialect(_)) {
                 self.dialect_line(node, &line);
             } else {

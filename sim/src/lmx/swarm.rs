@@ -1,8 +1,9 @@
 //! Plans for LMX, drawn from a seed: each its own mix.
 
 mod scripted;
+mod tight;
 
-use super::{ClientSetup, Hostile, Question, Setup};
+use super::{ClientSetup, Hostile, Question, Setup, Tight};
 use crate::plan::swarm::{FaultScope, faults};
 use crate::plan::{
     Action, Conversion, Fault, FaultKind, FaultSet, Lock, MS, Mode, Network, Op, Plan, SECOND,
@@ -102,6 +103,7 @@ fn draw_plan(seed: u64, mut draw: Sequence, allowed: FaultSet, ops_max: u64) -> 
         let stops = crate::plan::swarm::faults(draw, &scope, &plan.ops);
         plan.faults.extend(stops);
     }
+    tight::widen(&mut plan, allowed.has(FaultKind::Pause));
     if plan.lmx.as_ref().is_some_and(|setup| !setup.durable) {
         // A broker without memory cannot keep a promise over its death.
         plan.faults.retain(|event| {
@@ -205,6 +207,7 @@ fn setup(draw: &mut Sequence, mix: &Mix) -> Setup {
         disk_ns_max: draw.pick(&[MS, 20 * MS, 500 * MS]),
         drift_ppm_max: draw.pick(&[1_000, 1_000, 100_000]),
         clocks_break: false,
+        tight: Tight::default(),
     }
 }
 

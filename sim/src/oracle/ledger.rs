@@ -63,6 +63,21 @@ pub(crate) struct Tap {
     number: u32,
     /// The broker has said that it ends, or why.
     is_over: bool,
+    standing: Standing,
+    /// The session that it has said goodbye to, which is not carried out yet.
+    leaves: Option<u64>,
+    /// Its greeting goes on with an earlier session.
+    is_resuming: bool,
+}
+
+/// Whether a connection may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Unknown,
+    /// It has shown the right token, or need not.
+    Admitted,
+    /// It has not, or has called itself by too long a name.
+    Refused,
 }
 
 /// What an answer is held against.
@@ -89,7 +104,7 @@ impl Tap {
         Self {
             heard: Frames::new(true, frame_bytes_max),
             lines: Lines::default(),
-            said: Frames::new(false, u32::MAX),
+            said: Frames::new(false, frame_bytes_max),
             open: Vec::new(),
             session: None,
             is_bound: false,
@@ -97,6 +112,9 @@ impl Tap {
             closed: false,
             number,
             is_over: false,
+            standing: Standing::Unknown,
+            leaves: None,
+            is_resuming: false,
         }
     }
 }
@@ -137,6 +155,9 @@ pub(crate) struct Ledger {
     in_grace: bool,
     /// How often keys were asked for.
     asks: u32,
+    /// How many keys all those named, and how many pieces their texts were at most.
+    claims_asked: u32,
+    pieces_asked: u32,
     /// The broker's time when it was last looked at in this run.
     looked_ns: Option<u64>,
     settled: u64,
@@ -181,10 +202,12 @@ impl Ledger {
             booted: false,
             has_restarted: false,
             has_been_down: false,
-            may_stall: kept_from_ns.is_some(),
+            may_stall: kept_from_ns.is_some() || limits.may_run_out_of_tokens,
             limits,
             in_grace: false,
             asks: 0,
+            claims_asked: 0,
+            pieces_asked: 0,
             looked_ns: None,
             settled: 0,
             over: Vec::new(),
@@ -237,6 +260,7 @@ impl Ledger {
         }
         self.heard = false;
         self.counts = counts;
+        let beyond = self.judge_limits(broker);
         for key in &mut self.keys {
             key.look(broker);
         }
@@ -247,9 +271,24 @@ impl Ledger {
             in_grace: self.in_grace,
         });
         if self.settled.is_multiple_of(CHECK_EVERY) {
-            broker.table().check();
+            broker.check();
         }
-        verdict
+        beyond.or(verdict)
+    }
+
+    /// There is never more than is allowed.
+    fn judge_limits(&self, broker: &Broker) -> Option<Verdict> {
+        let limits = &self.limits;
+        let (held, waiting, _, keys) = self.counts;
+        let sessions = broker.table().counts().sessions;
+        let all = [
+            ("requests", held + waiting, limits.requests_max),
+            ("keys", keys, limits.keys_max),
+            ("sessions", sessions, limits.sessions_max),
+        ];
+        let (what, count, max) = all.into_iter().find(|(_, count, max)| count > max)?;
+        let detail = format!("there are {count} {what}, where {max} are allowed");
+        Some((Property::Answer, detail))
     }
 
     /// Judges the new pages against the old ones, and turns them.

@@ -12,6 +12,9 @@ use crate::plan::Mode;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     Hello {
+        /// What it shows to be let in.
+        token: Vec<u8>,
+        name_bytes: usize,
         /// The run of the broker, and the session, that it is to go on with.
         resumes: Option<(u64, u64)>,
     },
@@ -100,6 +103,11 @@ impl Frames {
     /// Whether it began as the native protocol, even if it did not go on so.
     pub(crate) const fn native_so_far(&self) -> bool {
         self.native
+    }
+
+    /// Whether something came that cannot be read, or was too long.
+    pub(crate) const fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Takes `bytes` in and shows each complete body.
@@ -287,13 +295,18 @@ pub(crate) fn command(body: &[u8]) -> Option<(u32, Heard)> {
     let _seen = reader.small()?;
     let heard = match reader.number()? {
         0 => {
-            let _auth = reader.bytes()?;
+            let token = reader.bytes()?.to_vec();
             let _window_ns = reader.duration_ns()?;
             let resumes = reader.maybe(|ticket| {
                 let resumes = (ticket.number()?, ticket.number()?);
                 ticket.raw(16).map(|_secret| resumes)
             })?;
-            Heard::Hello { resumes }
+            let name_bytes = reader.bytes()?.len();
+            Heard::Hello {
+                token,
+                name_bytes,
+                resumes,
+            }
         }
         1 => Heard::Acquire(reader.asked()?),
         2 => Heard::Release(reader.id()?),
@@ -391,6 +404,14 @@ pub(crate) fn asked_in_line(line: &[u8]) -> Line {
         (Some("lock-received" | "lock-client-timeout" | "version"), ..) => Line::AsksNothing,
         _ => Line::Unread,
     }
+}
+
+/// Whether this line shows `token`.
+pub(crate) fn shows_token(line: &[u8], token: &str) -> bool {
+    let Ok(line) = serde_json::from_slice::<serde_json::Value>(line) else {
+        return false;
+    };
+    line["type"] == "auth" && line["token"] == token
 }
 
 /// The id that a UUID is.

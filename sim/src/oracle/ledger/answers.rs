@@ -25,6 +25,21 @@ pub(crate) struct Limits {
     pub(crate) lock_delay_ns_max: u64,
     pub(crate) requests_max: u32,
     pub(crate) requests_per_session_max: u32,
+    pub(crate) connections_max: u32,
+    pub(crate) sessions_max: u32,
+    pub(crate) keys_max: u32,
+    /// Keys of all requests together.
+    pub(crate) claims_max: u32,
+    /// Pieces of 28 bytes that labels and long keys take.
+    pub(crate) pieces_max: u32,
+    /// Requests looked at before a search for a circle is given up.
+    pub(crate) deadlock_search_max: u32,
+    pub(crate) name_bytes_max: u32,
+    pub(crate) frame_bytes_max: u32,
+    /// What whoever connects must show.
+    pub(crate) token: Option<&'static str>,
+    /// It may have no token left until it is given more.
+    pub(crate) may_run_out_of_tokens: bool,
 }
 
 /// What the answer to a command must be.
@@ -58,6 +73,8 @@ struct KeyExpected {
     about: Vec<Option<(bool, u64)>>,
     /// How many of them are not shown.
     skip: usize,
+    /// So many of them have room in an answer, however long they are.
+    room: usize,
 }
 
 /// Some kinds of answers.
@@ -286,11 +303,7 @@ impl Ledger {
             return None;
         }
         expected.owner = asked.owner;
-        let may_be_full = self.asks
-            >= self
-                .limits
-                .requests_max
-                .min(self.limits.requests_per_session_max);
+        let may_be_full = self.may_be_full();
         let books: Option<Vec<&KeyBook>> =
             asked.wants.iter().map(|(key, _)| self.book(key)).collect();
         let Some(books) = books else {
@@ -334,6 +347,45 @@ impl Ledger {
                 .collect();
         }
         Some(expected)
+    }
+
+    /// Whether so much was asked for that there may be no room for more.
+    fn may_be_full(&self) -> bool {
+        let limits = &self.limits;
+        let requests_max = limits.requests_max.min(limits.requests_per_session_max);
+        // What is asked for now needs room, too, and is not counted yet.
+        let claims = self
+            .claims_asked
+            .saturating_add(limits.keys_per_request_max);
+        let pieces = self.pieces_asked.saturating_add(16);
+        self.asks >= requests_max
+            || self.asks == u32::MAX
+            || claims > limits.keys_max.min(limits.claims_max)
+            || pieces > limits.pieces_max
+    }
+
+    /// Whether what was full had as much as is allowed, by its name and number.
+    pub(super) fn judge_full(&self, said: &Said) -> Option<Verdict> {
+        let Said::Refused {
+            full: Some(what),
+            limit,
+            ..
+        } = said
+        else {
+            return None;
+        };
+        let limits = &self.limits;
+        let max = match what {
+            0 => limits.keys_max,
+            1 => limits.requests_max,
+            2 => limits.requests_per_session_max,
+            3 => limits.pieces_max,
+            _ => limits.claims_max,
+        };
+        (*limit != Some(u64::from(max)) || !self.may_be_full()).then(|| {
+            let detail = format!("{said:?}, where {max} are allowed: {limits:?}");
+            (Property::Answer, detail)
+        })
     }
 
     /// Why it must be refused, whatever else there is; and the limit that it breaks.
@@ -414,7 +466,11 @@ impl Ledger {
             let known = request.session.is_some() && !self.has_been_down;
             known.then_some((request.keep, request.label))
         };
+        // Beside the names in it: what is fixed is at most so long.
+        let request_bytes = 96 + self.limits.label_bytes_max + self.limits.name_bytes_max;
+        let answer_bytes = self.limits.frame_bytes_max.min(4096) - 128 - book.name.len() as u32;
         KeyExpected {
+            room: (answer_bytes / request_bytes) as usize,
             name: book.name.clone(),
             capacity: page.capacity,
             holders: page.holders.clone(),
@@ -548,7 +604,7 @@ impl KeyExpected {
     fn shows(&self, shown: &[RequestShown], count: usize) -> bool {
         let places = self.holders.iter().chain(&self.waiters).zip(&self.about);
         let places: Vec<_> = places.take(count).skip(self.skip).collect();
-        let has_room = places.len() <= 20;
+        let has_room = places.len() <= self.room;
         (shown.len() == places.len() || (!has_room && shown.len() < places.len()))
             && places.iter().zip(shown).all(|((place, about), shown)| {
                 let grant =

@@ -10,13 +10,10 @@ use crate::oracle::Property;
 use crate::oracle::wire::Asked;
 use crate::plan::Mode;
 
-/// What the broker's search is bounded by.
-const SEARCH_MAX: usize = 10_000;
-
 impl Ledger {
     /// Nobody waits in a circle of owners. On the pages that were just turned.
     pub(super) fn judge_circles(&self) -> Option<Verdict> {
-        if !self.has_owners || self.looks_max() > SEARCH_MAX {
+        if !self.has_owners || self.looks_max() > self.limits.deadlock_search_max as usize {
             return None;
         }
         let mut waiting: Vec<u32> = Vec::new();
@@ -88,7 +85,7 @@ impl Ledger {
     /// Who holds and waits for what, and on whose behalf, if this is asked for now. `None` if
     /// there are so many that a circle among them is not worth checking.
     pub(super) fn queues(&self, asked: &Asked) -> Option<Queues> {
-        if self.looks_max() > SEARCH_MAX {
+        if self.looks_max() > self.limits.deadlock_search_max as usize {
             return None;
         }
         let seat = |place: &Place| Seat {

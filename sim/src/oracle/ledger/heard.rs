@@ -2,8 +2,8 @@
 
 use super::answers::{Expected, label_hash};
 use super::books::{Ask, KeyBook, Renewal, Request};
-use super::{Ledger, Open, Tap, index};
-use crate::oracle::wire::{Asked, Frames, Heard, Line, asked_in_line, command};
+use super::{Ledger, Open, Standing, Tap, index};
+use crate::oracle::wire::{Asked, Frames, Heard, Line, asked_in_line, command, shows_token};
 use crate::plan::Mode;
 
 impl Ledger {
@@ -22,6 +22,9 @@ impl Ledger {
             };
             let at_once = std::mem::take(&mut is_first);
             let expected = self.expect(now_ns, tap, &heard, at_once);
+            if heard == Heard::Goodbye && !at_once {
+                tap.leaves = tap.session;
+            }
             self.command(now_ns, tap, tag, heard, expected);
             true
         });
@@ -29,33 +32,52 @@ impl Ledger {
         self.heard |= !tap.heard.is_native();
         if !tap.heard.native_so_far() {
             self.has_lines = true;
-            tap.lines.feed(bytes, |line| match asked_in_line(line) {
-                Line::Asks {
-                    id,
-                    key,
-                    front,
-                    is_shared,
-                } => {
-                    self.asks = self
-                        .asks
-                        .saturating_add(if is_shared { u32::MAX } else { 1 });
-                    self.asked_in_line(id, &key, front);
+            let mut lines = std::mem::take(&mut tap.lines);
+            lines.feed(bytes, |line| {
+                if tap.standing == Standing::Unknown
+                    && let Some(token) = self.limits.token
+                {
+                    tap.standing = match shows_token(line, token) {
+                        true => Standing::Admitted,
+                        false if line.trim_ascii().is_empty() => Standing::Unknown,
+                        false => Standing::Refused,
+                    };
+                } else if tap.standing != Standing::Refused {
+                    self.line(asked_in_line(line));
                 }
-                Line::Ends { id } => {
-                    if let Some(request) = self.request(id) {
-                        request.may_end = true;
-                    }
-                }
-                Line::Forces { key } => {
-                    let mut keys = self.keys.iter_mut();
-                    if let Some(key) = keys.find(|it| it.name == key.as_bytes()) {
-                        key.forced = true;
-                    }
-                }
-                Line::AsksNothing => {}
-                // It may ask for anything, and for any number.
-                Line::Unread => (self.complete, self.asks) = (false, u32::MAX),
             });
+            tap.lines = lines;
+        }
+    }
+
+    /// What was heard before, and had to wait, may be carried out now.
+    pub(crate) const fn goes_on(&mut self) {
+        self.heard = true;
+    }
+
+    fn line(&mut self, line: Line) {
+        let often = match line {
+            Line::Asks { is_shared, .. } if !is_shared => 1,
+            // It may ask for anything, and for any number.
+            Line::Asks { .. } | Line::Unread => u32::MAX,
+            _ => 0,
+        };
+        self.asks = self.asks.saturating_add(often);
+        match line {
+            Line::Asks { id, key, front, .. } => self.asked_in_line(id, &key, front),
+            Line::Ends { id } => {
+                if let Some(request) = self.request(id) {
+                    request.may_end = true;
+                }
+            }
+            Line::Forces { key } => {
+                let mut keys = self.keys.iter_mut();
+                if let Some(key) = keys.find(|it| it.name == key.as_bytes()) {
+                    key.forced = true;
+                }
+            }
+            Line::AsksNothing => {}
+            Line::Unread => self.complete = false,
         }
     }
 
@@ -67,10 +89,30 @@ impl Ledger {
         heard: Heard,
         expected: Option<Expected>,
     ) {
+        if tap.standing == Standing::Refused {
+            // Nothing is carried out any more.
+            return;
+        }
         self.heard |= !heard.is_question();
         let mut open = Open::Other;
         match heard {
-            Heard::Hello { resumes } => self.resuming(now_ns, tap, resumes),
+            Heard::Hello {
+                token,
+                name_bytes,
+                resumes,
+            } => {
+                let is_right = self
+                    .limits
+                    .token
+                    .is_none_or(|right| right.as_bytes() == token);
+                tap.is_resuming = resumes.is_some();
+                if is_right && name_bytes <= self.limits.name_bytes_max as usize {
+                    tap.standing = Standing::Admitted;
+                    self.resuming(now_ns, tap, resumes);
+                } else {
+                    tap.standing = Standing::Refused;
+                }
+            }
             Heard::Acquire(asked) => open = self.asked(now_ns, tap, &asked, None),
             Heard::Reclaim(asked, token) => open = self.asked(now_ns, tap, &asked, Some(token)),
             Heard::Release(id) | Heard::Cancel(id) => {
@@ -133,7 +175,7 @@ impl Ledger {
         reclaimed: Option<u64>,
     ) -> Open {
         let session = tap.session;
-        self.asks = self.asks.saturating_add(1);
+        self.note_room(asked);
         if reclaimed.is_some() {
             self.note_reclaim();
         }
@@ -186,6 +228,15 @@ impl Ledger {
             request.again = Some(ask);
         }
         open
+    }
+
+    /// Notes how much room there may be taken.
+    fn note_room(&mut self, asked: &Asked) {
+        let of_keys = asked.wants.iter().map(|(key, _)| key.len().div_ceil(28));
+        let pieces = of_keys.sum::<usize>() + asked.label.len().div_ceil(28);
+        self.asks = self.asks.saturating_add(1);
+        self.claims_asked = self.claims_asked.saturating_add(asked.wants.len() as u32);
+        self.pieces_asked = self.pieces_asked.saturating_add(pieces as u32);
     }
 
     /// Of what a live-mutex client asks for, nothing more is read; what was known of an
@@ -281,7 +332,8 @@ impl Ledger {
             session.resuming = false;
             session.lost_ns = Some(now_ns);
             session.ended = for_good;
-            session.vague = !tap.is_bound;
+            // What had to wait is carried out at some time.
+            session.vague = !tap.is_bound || tap.leaves == Some(id);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What the broker says: each answer to one open question, and true.
 
 use super::books::Session;
-use super::tally::TAKEN_OVER;
-use super::{Ledger, Open, Tap, Verdict, index, name};
+use super::tally::{TAKEN_OVER, UNAUTHORIZED};
+use super::{Ledger, Open, Standing, Tap, Verdict, index, name};
 use crate::oracle::Property;
 use crate::oracle::wire::{Frames, Kind, Said, Welcome, reply};
 
@@ -13,7 +13,7 @@ impl Ledger {
             return None;
         }
         let mut verdict = None;
-        let mut frames = std::mem::replace(&mut tap.said, Frames::new(false, u32::MAX));
+        let mut frames = std::mem::replace(&mut tap.said, Frames::new(false, 0));
         frames.feed(bytes, |body| {
             let Some((at_ns, tag, said)) = reply(body) else {
                 let detail = "the broker wrote a frame that is no reply".to_owned();
@@ -25,7 +25,10 @@ impl Ledger {
             true
         });
         tap.said = frames;
-        verdict
+        verdict.or_else(|| {
+            let detail = "the broker wrote a frame that is longer than frames may be".to_owned();
+            tap.said.is_broken().then_some((Property::Answer, detail))
+        })
     }
 
     fn reply(
@@ -53,6 +56,9 @@ impl Ledger {
             }
         }
         self.tally.count(said);
+        if let Some(verdict) = self.judge_full(said).or_else(|| judge_standing(tap, said)) {
+            return Some(verdict);
+        }
         if let Some(verdict) = self.noticed(tap, at_ns, tag, said) {
             return Some(verdict);
         }
@@ -93,6 +99,11 @@ impl Ledger {
             Said::ForceReleased { .. } => self.force_released(&open),
             Said::Bye => {
                 tap.is_over = true;
+                let left = tap.leaves.take();
+                let left = (self.sessions.iter_mut()).find(|session| Some(session.id) == left);
+                if let Some(session) = left.filter(|_| tap.is_bound) {
+                    session.vague = false;
+                }
                 None
             }
             Said::Fault { kind } => {
@@ -218,6 +229,19 @@ impl Ledger {
     pub(crate) const fn taken_over(tap: &mut Tap) {
         tap.session = None;
     }
+}
+
+/// Who has not shown what is asked for gets no session, and who has is not told so.
+fn judge_standing(tap: &Tap, said: &Said) -> Option<Verdict> {
+    let is_wrong = match (said, tap.standing) {
+        (Said::Welcome(_), standing) => standing != Standing::Admitted,
+        (Said::Fault { kind }, Standing::Admitted) => *kind == UNAUTHORIZED && !tap.is_resuming,
+        _ => false,
+    };
+    is_wrong.then(|| {
+        let detail = format!("{said:?}, and the connection is {:?}", tap.standing);
+        (Property::Answer, detail)
+    })
 }
 
 /// A renewal counts from when it was carried out.

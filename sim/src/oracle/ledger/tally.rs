@@ -7,6 +7,9 @@ use crate::oracle::wire::{Counters, Kind, Said};
 /// The kind of fault of a connection whose session another one has resumed.
 pub(super) const TAKEN_OVER: u64 = 8;
 
+/// That of a connection that has not shown what is asked for.
+pub(super) const UNAUTHORIZED: u64 = 4;
+
 /// That of a connection for whose session there is no room.
 const FULL: u64 = 5;
 
@@ -47,6 +50,12 @@ impl Ledger {
     /// The broker has taken a connection in.
     pub(crate) const fn connected(&mut self) {
         self.tally.counted.connections_total += 1;
+    }
+
+    /// The broker has no room for a connection.
+    pub(crate) const fn connection_refused(&mut self, is_full: bool) {
+        self.tally.counted.refused += is_full as u64;
+        self.tally.counted.refused_connections += is_full as u64;
     }
 
     /// Something was refused or ended, and not all that the broker had to say of it was said.
@@ -140,8 +149,10 @@ impl Tally {
                 if let Some(count) = counted.faults_of.get_mut(*kind as usize) {
                     *count += 1;
                 }
-                // What was full is counted, too.
-                self.is_vague |= *kind == FULL;
+                // It is the only thing that is refused by a fault.
+                let is_full = u64::from(*kind == FULL);
+                counted.refused += is_full;
+                counted.refused_sessions += is_full;
             }
             Said::Refused {
                 group, why, full, ..

@@ -15,6 +15,16 @@ const LIMITS: Limits = Limits {
     lock_delay_ns_max: 1_000,
     requests_max: 100,
     requests_per_session_max: 100,
+    connections_max: 100,
+    sessions_max: 100,
+    keys_max: 100,
+    claims_max: 100,
+    pieces_max: 100,
+    deadlock_search_max: 10_000,
+    name_bytes_max: 8,
+    frame_bytes_max: 4096,
+    token: None,
+    may_run_out_of_tokens: false,
 };
 
 const LOOK: Look = Look {
