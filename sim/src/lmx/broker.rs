@@ -98,7 +98,6 @@ impl Driver<'_> {
                 lock_delay_max: Duration::from_nanos(limits.lock_delay_ns_max),
                 hash_seed: [draws.bits(1), draws.bits(2)],
                 first_token: FencingToken::FIRST,
-                ..TableConfig::default()
             },
             connections_max: limits.connections_max,
             buffered_bytes_max: tight.buffered_bytes_max as usize,

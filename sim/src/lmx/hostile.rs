@@ -216,10 +216,7 @@ impl Driver<'_> {
         let draws = self.engine.world.draws.of(0x6576_696c).of(u64::from(op));
         let garbage = |count: u32| (0..u64::from(count)).map(|n| draws.bits(n) as u8);
         let mut bytes = Vec::new();
-        let mut session = Session {
-            token: self.setup.tight.token(),
-            tag: 0,
-        };
+        let mut session = Session::new(self.setup.tight.token());
         match what {
             Hostile::Garbage(count) => bytes.extend(garbage(count)),
             Hostile::NativeGarbage(count) => {
@@ -328,6 +325,10 @@ struct Session {
 }
 
 impl Session {
+    const fn new(token: &'static str) -> Self {
+        Self { token, tag: 0 }
+    }
+
     fn send(&mut self, bytes: &mut Vec<u8>, body: Command<'_>) {
         self.tag += 1;
         let request = Request {

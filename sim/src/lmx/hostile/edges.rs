@@ -68,10 +68,7 @@ const TOKENS: [&str; 6] = [
 ];
 
 pub(super) fn any(bytes: &mut Vec<u8>, edge: Edge, draws: Draws, setup: &Setup) {
-    let mut session = Session {
-        token: setup.tight.token(),
-        tag: 0,
-    };
+    let mut session = Session::new(setup.tight.token());
     let native = !matches!(
         edge,
         Edge::Line(_) | Edge::EndlessLine(_) | Edge::LineToken(_) | Edge::Deaf(_) | Edge::Version
