@@ -52,6 +52,14 @@ pub enum Edge {
 }
 
 impl Edge {
+    /// Whether it speaks in lines.
+    pub(in super::super) const fn is_lines(self) -> bool {
+        matches!(
+            self,
+            Self::Line(_) | Self::EndlessLine(_) | Self::LineToken(_) | Self::Deaf(_)
+        )
+    }
+
     pub(super) const fn is_deaf(self) -> bool {
         matches!(self, Self::Deaf(_))
     }
@@ -69,11 +77,7 @@ const TOKENS: [&str; 6] = [
 
 pub(super) fn any(bytes: &mut Vec<u8>, edge: Edge, draws: Draws, setup: &Setup) {
     let mut session = Session::new(setup.tight.token());
-    let native = !matches!(
-        edge,
-        Edge::Line(_) | Edge::EndlessLine(_) | Edge::LineToken(_) | Edge::Deaf(_) | Edge::Version
-    );
-    if native {
+    if !edge.is_lines() && edge != Edge::Version {
         bytes.extend_from_slice(&MAGIC);
     }
     match edge {

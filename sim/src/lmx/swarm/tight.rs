@@ -18,7 +18,9 @@ pub(super) fn widen(plan: &mut Plan, may_pause: bool) {
     if behind {
         tight.timers_per_call_max = draw.pick(&[1, 1, 2, 3, 8]);
     }
-    if room {
+    // Who speaks in lines may stay for ever, and some of live-mutex's cannot be refused.
+    let native = |client: &ClientSetup| matches!(client, ClientSetup::Native { .. });
+    if room && setup.clients.iter().all(native) {
         let low = |draw: &mut Sequence, limit: &mut u32, from: u64, to: u64| {
             if draw.percent(40) {
                 *limit = draw.between(from, to) as u32;
@@ -59,6 +61,7 @@ pub(super) fn widen(plan: &mut Plan, may_pause: bool) {
     // A longer one would keep a broker that restarts waiting for longer than a run lasts.
     let windows = tight.resume_window_ns_max == 4 * SECOND;
     setup.tight = tight;
+    let may_stay = setup.tight.connections_max >= 1024;
     let keys = setup.keys;
     setup.clients.push(ClientSetup::Hostile);
     let node = plan.clients;
@@ -68,7 +71,10 @@ pub(super) fn widen(plan: &mut Plan, may_pause: bool) {
     let first = plan.ops_bound() as u32;
     let lease_ns_max = draw.skewed(10, 5_000) * MS;
     for id in first..first + draw.skewed(2, 20) as u32 {
-        let edge = edge(draw, (behind, windows), keys, lease_ns_max);
+        let mut edge = edge(draw, (behind, windows), keys, lease_ns_max);
+        if edge.is_lines() && !may_stay {
+            edge = Edge::Convert;
+        }
         plan.ops.push(Op {
             id,
             at_ns: draw.below(span_ns),
