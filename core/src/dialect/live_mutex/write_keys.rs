@@ -166,8 +166,12 @@ impl LiveMutex {
         };
         // Others must not pass for later readers before the writers are locked out,
         // however long that takes: the client unlocks the base lock right after it.
-        // (If that lock has just run out, there is nothing to be kept.)
-        let _ = at.table.renew(at.now, session, first.base, None);
+        // (If that lock has just run out, there is nothing to be kept.) One that outlives
+        // its connection keeps its ttl: nothing else ends it once the client is gone.
+        let outlives = at.table.request(first.base).is_some_and(|base| base.keep());
+        if !outlives {
+            let _ = at.table.renew(at.now, session, first.base, None);
+        }
         let mut lock = WriteKey {
             readers_of: first.key,
             key: key.as_bytes().into(),
