@@ -42,9 +42,9 @@ fn a_request_shows_what_it_was_asked_with() {
     let held = table.request(holder).expect("known");
     assert_eq!(held.owner(), NonZeroU32::new(7));
     assert_eq!(held.wait_deadline(), None);
-    let waits = table.request(waiter).expect("known");
-    assert_eq!(waits.owner(), None);
-    assert_eq!(waits.wait_deadline(), Some(Instant::from_millis(3010)));
+    let queued = table.request(waiter).expect("known");
+    assert_eq!(queued.owner(), None);
+    assert_eq!(queued.wait_deadline(), Some(Instant::from_millis(3010)));
 
     // Force ends what is there, and counts nothing else.
     let force = |table: &mut LockTable<Growable>, id| {
