@@ -238,6 +238,11 @@ impl Driver<'_> {
 
     pub(super) fn broker_disconnected(&mut self, conn: u32) {
         let now = self.now(BROKER);
+        if self.broker.is_behind(now) {
+            // What it was asked over this connection was carried out before.
+            self.catch_up();
+            self.look();
+        }
         let Some(broker) = &mut self.broker.broker else {
             return;
         };
