@@ -43,8 +43,8 @@ impl BrokerNode {
         }
     }
 
-    /// More is due than one call does: it is called again before anybody looks at it, after
-    /// what else happens at this instant.
+    /// More is due than one call does. It is called again before anybody looks at it, after
+    /// what else happens at this instant: what arrives then finds it behind.
     fn is_behind(&self, now: Instant) -> bool {
         let table = self.broker.as_ref().map(Broker::table);
         let due = table.and_then(LockTable::poll_timeout);
@@ -238,11 +238,6 @@ impl Driver<'_> {
 
     pub(super) fn broker_disconnected(&mut self, conn: u32) {
         let now = self.now(BROKER);
-        if self.broker.is_behind(now) {
-            // What it was asked over this connection was carried out before.
-            self.catch_up();
-            self.look();
-        }
         let Some(broker) = &mut self.broker.broker else {
             return;
         };
@@ -279,6 +274,10 @@ impl Driver<'_> {
         let now = self.now(BROKER);
         if let Some(broker) = &mut self.broker.broker {
             broker.handle_timeout(now);
+            if self.broker.is_behind(now) {
+                sometimes!(self.engine.marks, BrokerBehind);
+                return self.arm(BROKER, Some(now));
+            }
             self.after_broker();
         }
     }
@@ -354,8 +353,8 @@ impl Driver<'_> {
     pub(super) fn after_broker(&mut self) {
         let now = self.now(BROKER);
         if self.broker.is_behind(now) {
-            sometimes!(self.engine.marks, BrokerBehind);
-            return self.arm(BROKER, Some(now));
+            // One call, one look: with others between them it could not be told what did what.
+            self.catch_up();
         }
         let mut is_seen = false;
         for turn in 0.. {
