@@ -187,6 +187,19 @@ pub enum Action {
     Lock(Lock),
     /// Does what no decent client does.
     Hostile(crate::lmx::Hostile),
+    /// Says one line of live-mutex's, over one of its connections: one that is hostile, who
+    /// connects if need be.
+    Say {
+        /// Which connection, by a number of its own.
+        on: u8,
+        /// What. In it `%7%` stands for the id of operation 7's request.
+        line: String,
+    },
+    /// Ends that connection.
+    HangUp {
+        /// Which.
+        on: u8,
+    },
     /// Asks about the broker.
     Query(crate::lmx::Question),
     /// Ends a key's holds, whoever has them.

@@ -526,6 +526,8 @@ impl Driver<'_> {
         if output.is_empty() {
             return false;
         }
+        let can_wait = broker.output_can_wait(id);
+        self.engine.world.digest.add(u64::from(can_wait));
         let way = Way::ToClient;
         let taken = write(&mut self.engine, &mut self.conns, conn, way, output);
         let tap = &mut self.conns[conn as usize].tap;

@@ -16,6 +16,7 @@ use super::users::Act;
 use super::{ClientSetup, Question};
 use crate::engine::State;
 use crate::marks::sometimes;
+use crate::oracle::ledger::readers_name;
 use crate::oracle::{Ear, Property};
 use crate::plan::fault::NodeId;
 use crate::plan::{Conversion, Lock, Mode, SECOND, Wait};
@@ -200,6 +201,10 @@ impl Driver<'_> {
                     Question::List => Query::List { start: 0 },
                     Question::Inspect(key) => Query::Inspect {
                         key: key_bytes(key),
+                        skip: 0,
+                    },
+                    Question::Readers(key) => Query::Inspect {
+                        key: readers_name(key).into(),
                         skip: 0,
                     },
                     // The client pings by itself.

@@ -2,6 +2,8 @@
 
 mod edges;
 mod lines;
+mod talk;
+mod tickets;
 
 pub use edges::Edge;
 
@@ -11,7 +13,7 @@ use lmx_core::table::Conversion;
 use lmx_core::wire::{
     AcquireFields, Answer, Command, Hello, MAGIC, Reply, Request, SeqBuf, Ticket, WantFields, frame,
 };
-use lmx_core::{FencingToken, Mode, RequestId, Wait};
+use lmx_core::{Mode, RequestId, Wait};
 use serde::{Deserialize, Serialize};
 
 use super::broker::{key_bytes, request_id};
@@ -75,6 +77,15 @@ pub enum Hostile {
     },
     /// Goes exactly as far as is allowed, or one further.
     Edge(Edge),
+    /// Begins as TLS does, or a later version of the native protocol.
+    OtherProtocol,
+    /// Shows a ticket that nobody was given: its own, if it has had one, with another secret.
+    Forge,
+    /// Goes on with its session, if it has had one, under another name, and asks for a key.
+    Rename {
+        /// Which.
+        key: u32,
+    },
     /// Goes on with its session, if it has had one, and claims to hold what another wants.
     Claim {
         /// Whose request.
@@ -93,6 +104,8 @@ pub(super) struct HostileNode {
 #[derive(Debug)]
 struct Line {
     conn: u32,
+    /// Its number, if what is said over it is said line by line.
+    on: Option<u8>,
     connected: bool,
     output: Vec<u8>,
     /// How much of it is.
@@ -125,10 +138,12 @@ impl Driver<'_> {
         if let ClientNode::Hostile(hostile) = self.client(node) {
             hostile.conns.push(Line {
                 conn,
+                on: None,
                 connected: false,
                 output,
                 written: 0,
-                input: matches!(what, Hostile::Claim { .. }).then(Vec::new),
+                input: matches!(what, Hostile::Claim { .. } | Hostile::Rename { .. })
+                    .then(Vec::new),
                 is_deaf: matches!(what, Hostile::Edge(edge) if edge.is_deaf()),
             });
         }
@@ -167,6 +182,7 @@ impl Driver<'_> {
     /// It listens for what to go on with.
     pub(super) fn hostile_input(&mut self, conn: u32, count: usize) {
         let node = self.conns[conn as usize].node;
+        self.note_told(conn, count);
         let Self { clients, conns, .. } = self;
         let pipe = &mut conns[conn as usize].to_client;
         if let ClientNode::Hostile(hostile) = &mut clients[usize::from(node) - 1]
@@ -297,13 +313,10 @@ impl Driver<'_> {
                 session.at_limits(&mut bytes, draws, key, self.setup.limits());
             }
             Hostile::Edge(edge) => edges::any(&mut bytes, edge, draws, self.setup),
-            Hostile::Claim { op: other } => {
+            Hostile::OtherProtocol => tickets::other_protocol(&mut bytes, draws),
+            Hostile::Forge | Hostile::Rename { .. } | Hostile::Claim { .. } => {
                 bytes.extend_from_slice(&MAGIC);
-                session.resume(&mut bytes, ticket);
-                let id =
-                    RequestId::from_u128(u128::from(draws.bits(0)) << 64 | u128::from(u32::MAX));
-                let key = self.lock_of(other).map_or(0, |lock| lock.wants[0].key);
-                session.claim(&mut bytes, id, key);
+                self.show_ticket(&mut bytes, draws, what, ticket);
             }
             Hostile::NeverReads(count) => {
                 bytes.extend_from_slice(&MAGIC);
@@ -340,19 +353,21 @@ impl Session {
     }
 
     fn hello(&mut self, bytes: &mut Vec<u8>) {
-        self.open(bytes, Duration::ZERO, None);
+        self.open(bytes, Duration::ZERO, None, "hostile");
     }
 
-    fn resume(&mut self, bytes: &mut Vec<u8>, ticket: Option<Ticket>) {
-        self.open(bytes, Duration::from_secs(4), ticket);
-    }
-
-    fn open(&mut self, bytes: &mut Vec<u8>, resume_window: Duration, resume: Option<Ticket>) {
+    fn open(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        resume_window: Duration,
+        resume: Option<Ticket>,
+        name: &str,
+    ) {
         let hello = Hello {
             auth: self.token.as_bytes(),
             resume_window,
             resume,
-            name: "hostile",
+            name,
         };
         self.send(bytes, Command::Hello(hello));
     }
@@ -463,15 +478,6 @@ impl Session {
         self.send(bytes, Command::Acquire(fields));
         self.send(bytes, Command::Cancel { id });
         self.send(bytes, Command::Release { id });
-    }
-
-    /// Under the first token of all: with a later one than its own, a kept hold would have
-    /// to give way, for who resumes a session is believed.
-    fn claim(&mut self, bytes: &mut Vec<u8>, id: RequestId, key: u32) {
-        with_fields(id, key, |request| {
-            let token = FencingToken::FIRST;
-            self.send(bytes, Command::Reclaim { request, token });
-        });
     }
 }
 

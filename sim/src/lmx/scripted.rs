@@ -131,7 +131,9 @@ impl Driver<'_> {
         };
         let mut frame = match question {
             Question::List => json!({"type": "ls"}),
-            Question::Inspect(key) => json!({"type": "lock-info-request", "key": key_text(key)}),
+            Question::Inspect(key) | Question::Readers(key) => {
+                json!({"type": "lock-info-request", "key": key_text(key)})
+            }
             Question::Status => json!({"type": "system-stats-request"}),
             Question::Ping => json!({"type": "ping", "timestamp": 17}),
         };

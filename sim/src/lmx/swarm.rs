@@ -1,6 +1,7 @@
 //! Plans for LMX, drawn from a seed: each its own mix.
 
 mod scripted;
+mod talk;
 mod tight;
 
 use super::{ClientSetup, Hostile, Question, Setup, Tight};
@@ -104,6 +105,8 @@ fn draw_plan(seed: u64, mut draw: Sequence, allowed: FaultSet, ops_max: u64) -> 
         plan.faults.extend(stops);
     }
     tight::widen(&mut plan, allowed.has(FaultKind::Pause));
+    // Drawn for itself: everything else is as it would be without.
+    talk::widen(&mut plan, &scope);
     if plan.lmx.as_ref().is_some_and(|setup| !setup.durable) {
         // A broker without memory cannot keep a promise over its death.
         plan.faults.retain(|event| {

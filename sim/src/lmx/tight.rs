@@ -64,7 +64,7 @@ impl Default for Tight {
 }
 
 impl Tight {
-    pub(super) fn is_default(&self) -> bool {
+    pub(in crate::lmx) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 

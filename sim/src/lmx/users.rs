@@ -31,6 +31,8 @@ impl<'p> Driver<'p> {
         match &op.action {
             Action::Lock(lock) => self.ask_lock(node, op.id, place, lock),
             Action::Hostile(hostile) => self.be_hostile(node, op.id, *hostile),
+            Action::Say { on, line } => self.say(node, op.id, *on, line),
+            Action::HangUp { on } => self.hang_up_on(node, *on),
             Action::Query(question) => self.ask_question(node, *question),
             Action::ForceKey(key) => self.force_key(node, *key),
             Action::Reopen => self.reopen(node),

@@ -221,7 +221,7 @@ impl Ledger {
     /// Readers and writers of live-mutex use this key: whoever reads or writes holds another one
     /// beside it, under ids that the broker makes.
     pub(crate) fn watch_readers(&mut self, key: u32) {
-        let name = [&key_name(key)[..], b" (live-mutex readers and writers)"].concat();
+        let name = readers_name(key);
         self.keys.push(KeyBook::new(name));
         self.complete = false;
     }
@@ -455,6 +455,11 @@ const CHECK_EVERY: u64 = if cfg!(debug_assertions) { 4 } else { 64 };
 /// The name of key number `key`.
 pub(crate) fn key_name(key: u32) -> Vec<u8> {
     format!("k{key}").into_bytes()
+}
+
+/// The key that readers and writers of live-mutex hold beside `key`.
+pub(crate) fn readers_name(key: u32) -> Vec<u8> {
+    [&key_name(key)[..], b" (live-mutex readers and writers)"].concat()
 }
 
 /// The id of operation `op`'s request: anything above, the operation below.

@@ -22,14 +22,16 @@ impl Driver<'_> {
         };
         if hostile.conns.iter().all(|it| it.on != Some(on)) {
             let conn = self.connect(node);
+            let output = self.first_line().into_bytes();
             if let ClientNode::Hostile(hostile) = self.client(node) {
                 hostile.conns.push(Line {
                     conn,
                     on: Some(on),
                     connected: false,
-                    output: Vec::new(),
+                    output,
                     written: 0,
                     input: None,
+                    is_deaf: false,
                 });
             }
         }

@@ -215,7 +215,7 @@ impl Driver<'_> {
         sometimes!(self.engine.marks, DialectQuestion);
         let is_right = match question {
             Question::List => reply["ls_result"].is_array(),
-            Question::Inspect(key) => {
+            Question::Inspect(key) | Question::Readers(key) => {
                 reply["lockInfo"] == true
                     && reply["key"] == key_text(key)
                     && reply["isLocked"].is_boolean()

@@ -29,7 +29,8 @@ const IDS: &[&str] = &[
 /// Adds such a client to the plan, or nothing.
 pub(super) fn widen(plan: &mut Plan, scope: &FaultScope) {
     let draw = &mut Sequence::new(Draws::new(plan.seed).of(0x7461_6c6b));
-    if !draw.percent(6) {
+    let is_tight = plan.lmx.as_ref().is_some_and(|it| !it.tight.is_default());
+    if is_tight || !draw.percent(6) {
         return;
     }
     let Some(setup) = &mut plan.lmx else { return };
