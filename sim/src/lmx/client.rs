@@ -533,10 +533,13 @@ impl Driver<'_> {
                     .note_op(node, Kind::Told, op, || format!("converted: {result:?}"));
                 sometimes!(self.engine.marks, Downgraded, result.is_ok());
             }
-            ClientEvent::Failed { .. } => {
+            ClientEvent::Failed { retries, .. } => {
                 self.engine.note(node, Kind::Told, || format!("{event:?}"));
                 let now = self.now(node);
-                if let Some(native) = self.native(node) {
+                // Where the client tries again by itself, in its own time, it is left to that.
+                if let Some(native) = self.native(node)
+                    && !retries
+                {
                     native.client.reconnect(now);
                 }
             }
