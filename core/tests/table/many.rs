@@ -161,6 +161,35 @@ fn no_more_leases_end_together_than_one_call_may_end() {
 }
 
 #[test]
+fn leases_that_end_together_wait_for_a_lock_delay_that_ends_before_them() {
+    let mut table = LockTable::<Growable>::new(TableConfig::default()).unwrap();
+    let a = table.open(0, 0);
+    table
+        .ask(0, a, 1, &[("delayed", X)], &|want| {
+            want.lease = Some(ms(5));
+            want.lock_delay = ms(5);
+        })
+        .unwrap();
+    table.ask(0, a, 2, &[("delayed", X)], &|_| {}).unwrap();
+    for n in 3..6 {
+        let name = format!("key {n}");
+        table
+            .ask(0, a, n, &[(&name, X)], &|want| want.lease = Some(ms(20)))
+            .unwrap();
+    }
+    table.tick(30);
+    let told: Vec<_> = table
+        .events(a)
+        .into_iter()
+        .map(|event| match event {
+            Event::Granted { id, .. } | Event::Expired { id, .. } => id.as_u128(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, [1, 2, 3, 4, 5]);
+}
+
+#[test]
 fn many_keys_can_be_delayed_at_one_time() {
     const HOLDS: u32 = 100;
     let mut table = LockTable::<Growable>::new(TableConfig::default()).unwrap();
