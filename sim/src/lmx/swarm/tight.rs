@@ -61,7 +61,7 @@ pub(super) fn widen(plan: &mut Plan, may_pause: bool) {
     // A longer one would keep a broker that restarts waiting for longer than a run lasts.
     let windows = tight.resume_window_ns_max == 4 * SECOND;
     setup.tight = tight;
-    let may_stay = setup.tight.connections_max >= 1024;
+    let may_stay = setup.tight.connections_max >= 1024 && setup.tight.sessions_max >= 65_536;
     let keys = setup.keys;
     setup.clients.push(ClientSetup::Hostile);
     let node = plan.clients;
