@@ -1,11 +1,22 @@
 //! What an embedder does with the core's machines that the simulated worlds do not: hands in
-//! wrong limits and damaged state, looks at what there is, and uses the rest of a client.
+//! wrong limits and damaged state, looks at what there is, calls what is seldom called, and
+//! uses the rest of a client.
 
+#[path = "embedder/brokers.rs"]
+mod brokers;
 #[path = "embedder/clients.rs"]
 mod clients;
+#[path = "embedder/frames.rs"]
+mod frames;
+#[path = "embedder/kept.rs"]
+mod kept;
 #[path = "embedder/limits.rs"]
 mod limits;
 #[path = "embedder/saved.rs"]
 mod saved;
+#[path = "embedder/takeover.rs"]
+mod takeover;
 #[path = "embedder/views.rs"]
 mod views;
+#[path = "embedder/world.rs"]
+mod world;

@@ -7,7 +7,8 @@ use lmx_core::broker::{Believer, KeptHold, Record, RecordError};
 use lmx_core::storage::Growable;
 use lmx_core::table::{LoadError, Snapshot};
 use lmx_core::{
-    Acquire, FencingToken, Instant, Key, LockTable, Mode, RequestId, SessionId, TableConfig, Want,
+    Acquire, Event, FencingToken, Instant, Key, LockTable, Mode, RequestId, SessionId, TableConfig,
+    Wait, Want,
 };
 
 fn record() -> Record {
@@ -138,6 +139,54 @@ fn a_table_is_loaded_as_it_was_saved() {
         assert_eq!(loaded.save(), other.save());
     }
     assert_eq!(loaded.counts().held, 0);
+}
+
+/// Timers of one instant end in the order in which they were set, by numbers that begin anew
+/// when there are no more: after two thousand million of them.
+#[test]
+fn timers_end_in_their_order_when_their_numbers_have_run_out() {
+    const NUMBERS_END: u32 = 1 << 31;
+    let expected = told_of_timers_from(0);
+    for left in 1..12 {
+        assert_eq!(told_of_timers_from(NUMBERS_END - left), expected, "{left}");
+    }
+}
+
+/// What is told of holds and waits that end in few instants, when the first timer gets this
+/// number.
+fn told_of_timers_from(number: u32) -> Vec<Event> {
+    let table = LockTable::<Growable>::new(TableConfig::default()).expect("defaults");
+    let mut saved = serde_json::to_value(table.save()).expect("plain data");
+    assert_eq!(saved["head"]["timer_order"], 0);
+    saved["head"]["timer_order"] = number.into();
+    let mut table = load(&saved).expect("it is one");
+    let window = Duration::ZERO;
+    let session = table.open_session(Instant::EPOCH, window).expect("room");
+    for number in 0..12_u8 {
+        let key = [number / 2];
+        let wants = [Want {
+            key: Key::new(&key, 8).expect("short enough"),
+            mode: Mode::Exclusive,
+        }];
+        let end = Duration::from_secs(1);
+        let ask = Acquire {
+            lease: Some(end),
+            // Every other one waits, and for as long as the one before it holds.
+            wait: Wait::For(end),
+            lock_delay: end * u32::from(number / 8),
+            ..Acquire::new(RequestId::from_u128(number.into()), &wants)
+        };
+        table.acquire(Instant::EPOCH, session, &ask).expect("room");
+        table.check();
+    }
+    let mut told = Vec::new();
+    for secs in 0..5 {
+        table.handle_timeout(Instant::from_millis(secs * 1000));
+        table.check();
+        told.extend(std::iter::from_fn(|| table.poll_event(session)));
+    }
+    assert_eq!(table.counts().held, 0);
+    told
 }
 
 #[test]

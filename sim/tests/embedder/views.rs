@@ -94,6 +94,9 @@ fn what_is_printed_says_what_it_is_and_no_secret() {
     let shown = format!("{ticket:?}");
     assert!(shown.starts_with("Ticket { incarnation: 3"), "{shown}");
     assert!(!shown.contains("90"), "{shown}");
+    let table = LockTable::<Growable>::new(TableConfig::default()).expect("defaults");
+    let shown = format!("{table:?}");
+    assert!(shown.starts_with("LockTable { counts: Counts {"), "{shown}");
     let mut buffer = [0; 64];
     let mut wants = SeqBuf::new(&mut buffer);
     let (key, mode) = (&b"key"[..], Mode::Exclusive);

@@ -1,0 +1,182 @@
+//! What is kept: nobody is told of its beginning, its growth or its end before a successor
+//! would know.
+
+use std::time::Duration;
+
+use lmx_core::RequestId;
+use lmx_core::table::Conversion;
+use lmx_core::wire::Command;
+
+use super::world::{Ask, World};
+
+const ID: RequestId = RequestId::from_u128(1);
+const SHORT: Duration = Duration::from_secs(1);
+const NOTHING: [&str; 0] = [];
+
+const fn hours(hours: u64) -> Duration {
+    Duration::from_hours(hours)
+}
+
+const fn renewed(lease: Option<Duration>) -> Command<'static> {
+    Command::Renew { id: ID, lease }
+}
+
+#[test]
+fn what_is_to_be_kept_waits_for_the_disk_when_it_is_granted_and_not_before() {
+    let mut world = World::new();
+    let (mut holder, _) = world.session();
+    let (mut keeper, _) = world.session();
+    let (mut other, _) = world.session();
+    holder.asks(&mut world, Ask::new(9, &["key"]));
+    keeper.asks(&mut world, Ask::new(1, &["key"]).kept());
+    // That it waits is no promise: it is told at once, and nothing is written.
+    assert_eq!(keeper.told(&mut world), ["queued 1"]);
+    assert!(world.broker.is_durable());
+    holder.releases(&mut world, 9);
+    other.asks(&mut world, Ask::new(2, &["another key"]));
+    assert_eq!(keeper.told(&mut world), NOTHING);
+    assert_eq!(other.told(&mut world), ["granted 2 3"]);
+    world.write();
+    assert_eq!(keeper.told(&mut world), ["granted 1 2"]);
+    assert_eq!(world.kept(), [1]);
+}
+
+#[test]
+fn a_short_kept_hold_that_is_renewed_without_end_is_one_to_be_restored() {
+    let mut world = World::new();
+    let (mut keeper, _) = world.session();
+    keeper.asks(&mut world, Ask::new(1, &["key"]).kept().leased(SHORT));
+    world.write();
+    assert_eq!(keeper.told(&mut world), ["granted 1 1"]);
+    // A successor waits for as long as it may last, and restores nothing.
+    assert_eq!(world.kept(), [0; 0]);
+    keeper.send(&mut world, renewed(None));
+    assert_eq!(keeper.told(&mut world), NOTHING);
+    world.write();
+    assert_eq!(keeper.told(&mut world), ["renewed 1"]);
+    assert_eq!(world.kept(), [1]);
+    world.restart();
+    world.end_grace();
+    let (mut other, _) = world.session();
+    other.asks(&mut world, Ask::new(2, &["key"]));
+    assert_eq!(other.told(&mut world), ["queued 2"]);
+}
+
+#[test]
+fn only_a_lease_that_has_grown_waits_for_the_disk() {
+    let mut world = World::new();
+    let (mut keeper, _) = world.session();
+    let ask = Ask::new(1, &["key"]).kept().leased(hours(1));
+    keeper.asks(&mut world, ask);
+    world.write();
+    assert_eq!(keeper.told(&mut world), ["granted 1 1"]);
+    for (lease, has_grown) in [
+        (Some(hours(1)), false),
+        (Some(hours(2)), true),
+        (Some(hours(1)), false),
+        (None, true),
+        (Some(hours(1)), false),
+    ] {
+        keeper.send(&mut world, renewed(lease));
+        let at_once = keeper.told(&mut world);
+        assert_eq!(at_once.is_empty(), has_grown, "{lease:?}");
+        assert_eq!(world.broker.is_durable(), !has_grown, "{lease:?}");
+        world.write();
+        let then = keeper.told(&mut world);
+        assert_eq!([at_once, then].concat(), ["renewed 1"]);
+    }
+    let record = world.disk.expect("it was written");
+    assert_eq!(record.holds[0].lease, None);
+}
+
+#[test]
+fn what_is_durable_of_one_kept_hold_is_told_while_another_is_not() {
+    let mut world = World::new();
+    let (mut keeper, _) = world.session();
+    let (mut another, _) = world.session();
+    keeper.asks(&mut world, Ask::new(1, &["key"]).kept());
+    world.write();
+    assert_eq!(keeper.told(&mut world), ["granted 1 1"]);
+    another.asks(&mut world, Ask::new(2, &["another key"]).kept());
+    keeper.asks(&mut world, Ask::new(1, &["key"]).kept());
+    assert_eq!(another.told(&mut world), NOTHING);
+    assert_eq!(keeper.told(&mut world), ["granted 1 1"]);
+}
+
+#[test]
+fn what_is_not_told_to_the_first_is_not_told_to_the_next_who_asks() {
+    let mut world = World::new();
+    let (mut keeper, _) = world.session();
+    let (mut heir, _) = world.session();
+    keeper.asks(&mut world, Ask::new(1, &["key"]).shared().kept());
+    keeper.disconnects(&mut world);
+    world.later(Duration::from_secs(4));
+    // Its session is over, and it is whose asks for it.
+    heir.asks(&mut world, Ask::new(1, &["key"]).shared().kept());
+    assert_eq!(heir.told(&mut world), NOTHING);
+    world.write();
+    assert_eq!(heir.told(&mut world), ["granted 1 1"]);
+    // Nor the new token of an upgrade.
+    let to = Conversion::Upgrade;
+    for _ in 0..2 {
+        heir.send(&mut world, Command::Convert { id: ID, to });
+        assert_eq!(heir.told(&mut world), NOTHING);
+    }
+    world.write();
+    assert_eq!(heir.told(&mut world), ["granted 1 2", "granted 1 2"]);
+}
+
+/// After a kept hold was released, and before that is on the disk, a stranger asks for
+/// something that cannot be, for it is not there any more.
+fn told_of_an_end(world: &mut World, command: Command<'_>) -> Vec<String> {
+    let (mut keeper, _) = world.session();
+    let (mut stranger, _) = world.session();
+    keeper.asks(world, Ask::new(1, &["key"]).kept());
+    world.write();
+    keeper.releases(world, 1);
+    stranger.send(world, command);
+    assert_eq!(keeper.told(world), ["granted 1 1"]);
+    let told = stranger.told(world);
+    world.write();
+    assert_eq!(keeper.told(world), ["released 1"]);
+    // From then on it is told at once.
+    let then = stranger.told(world);
+    stranger.send(world, command);
+    assert_eq!(stranger.told(world), [&told[..], &then].concat());
+    told
+}
+
+#[test]
+fn that_there_is_nothing_to_release_is_not_told_before_a_successor_knows() {
+    let mut world = World::new();
+    let told = told_of_an_end(&mut world, Command::Release { id: ID });
+    assert_eq!(told, NOTHING);
+}
+
+#[test]
+fn no_other_refusal_tells_of_an_end_before_a_successor_knows() {
+    let to = Conversion::Downgrade;
+    for command in [
+        Command::Renew {
+            id: ID,
+            lease: None,
+        },
+        Command::Cancel { id: ID },
+        Command::Convert { id: ID, to },
+    ] {
+        let told = told_of_an_end(&mut World::new(), command);
+        assert_eq!(told, NOTHING, "{command:?}");
+    }
+}
+
+#[test]
+fn a_refusal_that_tells_of_no_end_waits_for_no_disk() {
+    let mut world = World::new();
+    let (mut keeper, _) = world.session();
+    let (mut stranger, _) = world.session();
+    keeper.asks(&mut world, Ask::new(1, &["key"]).kept());
+    stranger.releases(&mut world, 1);
+    stranger.send(&mut world, Command::Ping);
+    assert_eq!(keeper.told(&mut world), NOTHING);
+    assert_eq!(stranger.told(&mut world), ["NotOwner", "pong"]);
+}
