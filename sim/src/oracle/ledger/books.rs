@@ -226,9 +226,10 @@ pub(super) struct KeyBook {
     /// Whether each who waited on the old page does so on the new one.
     pub(super) stays: Vec<bool>,
     pub(super) capacity: u32,
-    /// The largest capacity that was heard since the last page.
+    /// The largest capacity that was heard since the last page, or while requests were open:
+    /// what was heard may be carried out later.
     pub(super) capacity_heard_max: u32,
-    /// Requests that were heard since the last page, and the capacity that each named.
+    /// Requests that were heard in that time, and the capacity that each named.
     pub(super) capacities_heard: Vec<(u128, u32)>,
     /// A lock-delay surely keeps it from being granted until then.
     pub(super) delayed_until_ns: u64,
@@ -321,8 +322,10 @@ impl KeyBook {
         self.delayed_until_ns = self.delayed_until_ns.max(self.delayed_next_ns);
         self.forced = self.forces_open > 0;
         self.asked = self.asks_open > 0;
-        self.capacity_heard_max = 0;
-        self.capacities_heard.clear();
+        if !self.asked {
+            self.capacity_heard_max = 0;
+            self.capacities_heard.clear();
+        }
     }
 
     /// Somebody with whom the holder at `at` of the new page may not hold.
