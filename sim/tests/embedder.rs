@@ -2,6 +2,10 @@
 //! wrong limits and damaged state, looks at what there is, calls what is seldom called, and
 //! uses the rest of a client.
 
+#[path = "embedder/apart.rs"]
+mod apart;
+#[path = "embedder/behind.rs"]
+mod behind;
 #[path = "embedder/brokers.rs"]
 mod brokers;
 #[path = "embedder/clients.rs"]

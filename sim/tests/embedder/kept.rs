@@ -90,6 +90,22 @@ fn only_a_lease_that_has_grown_waits_for_the_disk() {
 }
 
 #[test]
+fn nothing_is_told_of_what_arrived_together_with_the_end_of_a_kept_hold() {
+    let mut world = World::new();
+    let (mut keeper, _) = world.session();
+    let ask = Ask::new(1, &["key"]).kept().leased(hours(1));
+    keeper.asks(&mut world, ask);
+    world.write();
+    assert_eq!(keeper.told(&mut world), ["granted 1 1"]);
+    let release = Command::Release { id: ID };
+    // The second alone would hold back what comes after the first.
+    keeper.send_at_once(&mut world, [Command::Ping, renewed(None), release]);
+    assert_eq!(keeper.told(&mut world), NOTHING);
+    world.write();
+    assert_eq!(keeper.told(&mut world), ["pong", "renewed 1", "released 1"]);
+}
+
+#[test]
 fn what_is_durable_of_one_kept_hold_is_told_while_another_is_not() {
     let mut world = World::new();
     let (mut keeper, _) = world.session();

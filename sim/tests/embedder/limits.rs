@@ -1,8 +1,11 @@
 //! A limit is in its bounds, or the broker does not start and names it.
 
+use std::time::Duration;
+
 use lmx_core::broker::{Broker, BrokerConfig, ConfigError as BrokerError};
-use lmx_core::storage::Fixed;
-use lmx_core::{ConfigError, Instant, LockTable, TableConfig};
+use lmx_core::storage::{Fixed, Growable};
+use lmx_core::table::{AcquireError, Resource};
+use lmx_core::{Acquire, ConfigError, Instant, Key, LockTable, Mode, RequestId, TableConfig, Want};
 
 /// A limit's name, where it stands, and the least and the most that it may be.
 type Limit = (&'static str, fn(&mut TableConfig) -> &mut u32, u32, u32);
@@ -118,4 +121,40 @@ fn a_table_without_a_heap_allows_no_more_than_it_has() {
         let error = ConfigError::OutOfRange { what, is, min, max };
         assert_eq!(LockTable::<Small>::new(config).err(), Some(error));
     }
+}
+
+#[test]
+fn what_was_given_back_makes_no_room_beyond_another_limit() {
+    let config = TableConfig {
+        key_bytes_max: 4,
+        requests_per_session_max: 2,
+        ..TableConfig::default()
+    };
+    let mut table = LockTable::<Growable>::new(config).expect("its limits are right");
+    let sessions = [(); 2].map(|()| table.open_session(Instant::EPOCH, Duration::ZERO));
+    let [one, other] = sessions.map(|session| session.expect("there is room"));
+    let ask = |table: &mut LockTable<Growable>, by, id: u8, key: &[u8]| {
+        let wants = [Want {
+            // Whoever asks may know of another limit.
+            key: Key::new(key, 100).expect("short enough"),
+            mode: Mode::Exclusive,
+        }];
+        let ask = Acquire::new(RequestId::from_u128(id.into()), &wants);
+        let asked = table.acquire(Instant::EPOCH, by, &ask);
+        table.check();
+        asked.map(|_| ())
+    };
+    for (session, id) in [(one, 1), (one, 2), (other, 3), (other, 4)] {
+        assert_eq!(ask(&mut table, session, id, &[id]), Ok(()));
+    }
+    for id in [1, 2] {
+        let released = table.release(Instant::EPOCH, one, RequestId::from_u128(id));
+        assert_eq!(released, Ok(()));
+    }
+    let what = Resource::RequestsOfSession;
+    let full = AcquireError::Full { what, max: 2 };
+    assert_eq!(ask(&mut table, other, 5, b"a"), Err(full));
+    let too_long = AcquireError::KeyTooLong { max: 4 };
+    assert_eq!(ask(&mut table, one, 5, b"abcde"), Err(too_long));
+    assert_eq!(ask(&mut table, one, 5, b"abcd"), Ok(()));
 }

@@ -162,22 +162,35 @@ fn told_of_timers_from(number: u32) -> Vec<Event> {
     let mut table = load(&saved).expect("it is one");
     let window = Duration::ZERO;
     let session = table.open_session(Instant::EPOCH, window).expect("room");
-    for number in 0..12_u8 {
-        let key = [number / 2];
+    let ask = |table: &mut LockTable<Growable>, id: u8, key: u8, lease, lock_delay| {
+        let key = [key];
         let wants = [Want {
             key: Key::new(&key, 8).expect("short enough"),
             mode: Mode::Exclusive,
         }];
-        let end = Duration::from_secs(1);
         let ask = Acquire {
-            lease: Some(end),
-            // Every other one waits, and for as long as the one before it holds.
-            wait: Wait::For(end),
-            lock_delay: end * u32::from(number / 8),
-            ..Acquire::new(RequestId::from_u128(number.into()), &wants)
+            lease,
+            // For as long as the one before it holds.
+            wait: Wait::For(Duration::from_secs(1)),
+            lock_delay,
+            ..Acquire::new(RequestId::from_u128(id.into()), &wants)
         };
-        table.acquire(Instant::EPOCH, session, &ask).expect("room");
+        let asked = table.acquire(Instant::EPOCH, session, &ask);
+        asked.expect("there is room");
         table.check();
+    };
+    for key in 0..12 {
+        ask(&mut table, key, key, None, Duration::ZERO);
+    }
+    for key in 0..12 {
+        let id = RequestId::from_u128(key);
+        let released = table.release(Instant::EPOCH, session, id);
+        released.expect("it is held");
+    }
+    // All slots have been in use by now. Every other one waits.
+    let end = Duration::from_secs(1);
+    for id in 0..12 {
+        ask(&mut table, id, id / 2, Some(end), end * u32::from(id / 8));
     }
     let mut told = Vec::new();
     for secs in 0..5 {

@@ -170,15 +170,22 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn send(&mut self, world: &mut World, body: Command<'_>) {
-        self.tag += 1;
-        let request = Request {
-            tag: self.tag,
-            seen: 0,
-            body,
-        };
+    pub(crate) fn send(&mut self, world: &mut World, command: Command<'_>) {
+        self.send_at_once(world, [command]);
+    }
+
+    /// So that all of them arrive together.
+    pub(crate) fn send_at_once<'a>(
+        &mut self,
+        world: &mut World,
+        commands: impl IntoIterator<Item = Command<'a>>,
+    ) {
         let mut bytes = Vec::new();
-        frame::append(&request, &mut bytes);
+        for body in commands {
+            self.tag += 1;
+            let (tag, seen) = (self.tag, 0);
+            frame::append(&Request { tag, seen, body }, &mut bytes);
+        }
         let (now, broker) = (world.now, &mut world.broker);
         broker.handle_input(now, self.connection, &bytes);
     }
