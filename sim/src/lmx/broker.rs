@@ -236,6 +236,15 @@ impl Driver<'_> {
         state.broker_end == End::Closed || is_closing
     }
 
+    /// Whether the broker counts a session as this connection's.
+    pub(super) fn has_session(&self, conn: u32) -> bool {
+        let id = self.conns[conn as usize].id;
+        let machine = self.broker.broker.as_ref();
+        machine
+            .zip(id)
+            .is_some_and(|(it, id)| it.session(id).is_some())
+    }
+
     pub(super) fn broker_disconnected(&mut self, conn: u32) {
         let now = self.now(BROKER);
         let Some(broker) = &mut self.broker.broker else {

@@ -471,8 +471,17 @@ impl Driver<'_> {
                 let good_until_ns = held.good_until.map(lmx_core::Instant::as_nanos);
                 match self.engine.tickets[op as usize].state {
                     State::Waiting => {
-                        self.native(node).expect("it is native").holding.push(op);
+                        let native = self.native(node).expect("it is native");
+                        native.holding.push(op);
+                        let conn = native.conn;
+                        // Without a window it may be over before it is told.
+                        let is_over = self.window_ns(node - 1) == 0
+                            && conn.is_none_or(|conn| !self.has_session(conn));
+                        let good_until_ns = if is_over { Some(0) } else { good_until_ns };
                         self.user_holds(op, Some(token), good_until_ns);
+                        if is_over {
+                            self.engine.holds.forget(node);
+                        }
                     }
                     State::Holding => self.upgraded(op),
                     State::Idle | State::Done => self.told_after_the_end(op, "granted"),
