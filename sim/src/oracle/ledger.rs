@@ -92,7 +92,10 @@ enum Open {
         holders: Vec<(u128, HoldOf)>,
     },
     /// A request that may begin to wait for some keys.
-    Ask(u64),
+    Ask {
+        id: u128,
+        keys: u64,
+    },
     Other,
 }
 

@@ -226,11 +226,9 @@ pub(super) struct KeyBook {
     /// Whether each who waited on the old page does so on the new one.
     pub(super) stays: Vec<bool>,
     pub(super) capacity: u32,
-    /// The largest capacity that was heard since the last page, or while requests were open:
-    /// what was heard may be carried out later.
-    pub(super) capacity_heard_max: u32,
-    /// Requests that were heard in that time, and the capacity that each named.
-    pub(super) capacities_heard: Vec<(u128, u32)>,
+    /// Requests that were heard and not yet answered, and the capacity that each named. They
+    /// may be carried out later than they are heard.
+    pub(super) capacities_open: Vec<(u128, u32)>,
     /// A lock-delay surely keeps it from being granted until then.
     pub(super) delayed_until_ns: u64,
     /// From the next page on it does so until then.
@@ -322,10 +320,6 @@ impl KeyBook {
         self.delayed_until_ns = self.delayed_until_ns.max(self.delayed_next_ns);
         self.forced = self.forces_open > 0;
         self.asked = self.asks_open > 0;
-        if !self.asked {
-            self.capacity_heard_max = 0;
-            self.capacities_heard.clear();
-        }
     }
 
     /// Somebody with whom the holder at `at` of the new page may not hold.
@@ -354,7 +348,8 @@ impl KeyBook {
                 // Alone it may hold more than a lowered capacity has.
                 // Nor has one that was lowered after it let this one in.
                 let before = self.old.capacity.unwrap_or(0);
-                let capacity = self.capacity.max(self.capacity_heard_max).max(before);
+                let open = self.capacities_open.iter().map(|(_, capacity)| *capacity);
+                let capacity = open.fold(self.capacity.max(before), u32::max);
                 last.filter(|_| taken > capacity)
             }
         }

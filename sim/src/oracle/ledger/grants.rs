@@ -191,7 +191,7 @@ impl Ledger {
             let is_old = book.old.waits(id) || book.old.holder(id).is_some();
             !is_old && (book.new.waits(id) || book.new.holder(id).is_some())
         };
-        let named = match book.capacities_heard.as_slice() {
+        let named = match book.capacities_open.as_slice() {
             [(id, capacity)] if entered(*id) => Some((*id, *capacity)),
             _ => None,
         };

@@ -151,7 +151,7 @@ impl Ledger {
                     request.may_give_up = downgrade;
                 }
                 // One that is to be alone waits on whichever key it holds.
-                open = self.may_wait(u64::MAX);
+                open = self.may_wait(id, u64::MAX);
             }
             Heard::Goodbye => self.session_lost(now_ns, tap, true),
             Heard::Renew { id, lease_ns } => {
@@ -192,12 +192,11 @@ impl Ledger {
             let key = &mut self.keys[place];
             key.lock_delay_ns_max = key.lock_delay_ns_max.max(asked.lock_delay_ns);
             if let Mode::Semaphore { capacity, .. } = mode {
-                key.capacity_heard_max = key.capacity_heard_max.max(*capacity);
-                key.capacities_heard.push((asked.id, *capacity));
+                key.capacities_open.push((asked.id, *capacity));
             }
         }
         self.has_owners |= asked.owner != 0;
-        let open = self.may_wait(wanted);
+        let open = self.may_wait(asked.id, wanted);
         let place = index(asked.id).filter(|at| *at < self.requests.len());
         let Some(place) = place else {
             self.complete = false;
@@ -279,7 +278,7 @@ impl Ledger {
         self.heard = true;
         // Other answers may still be on their way; nothing more is carried out.
         for (_, open, _) in &mut tap.open {
-            if matches!(open, Open::Force { .. } | Open::Ask(_)) {
+            if matches!(open, Open::Force { .. } | Open::Ask { .. }) {
                 self.carried_out(&std::mem::replace(open, Open::Other));
             }
         }
@@ -294,22 +293,26 @@ impl Ledger {
                 key.forces_open = key.forces_open.saturating_sub(1);
                 key.forced = key.forces_open > 0;
             }
-            Open::Ask(keys) => {
+            Open::Ask { id, keys } => {
                 for (_, key) in self.among(*keys) {
                     key.asks_open = key.asks_open.saturating_sub(1);
+                    let named = key.capacities_open.iter().position(|(by, _)| by == id);
+                    if let Some(place) = named {
+                        key.capacities_open.swap_remove(place);
+                    }
                 }
             }
             Open::Renew(..) | Open::Other => {}
         }
     }
 
-    /// Somebody may begin to wait for these keys.
-    fn may_wait(&mut self, keys: u64) -> Open {
+    /// A request may begin to wait for these keys.
+    fn may_wait(&mut self, id: u128, keys: u64) -> Open {
         for (_, key) in self.among(keys) {
             key.asked = true;
             key.asks_open += 1;
         }
-        Open::Ask(keys)
+        Open::Ask { id, keys }
     }
 
     fn among(&mut self, keys: u64) -> impl Iterator<Item = (usize, &mut KeyBook)> {

@@ -23,6 +23,7 @@ impl Ledger {
             (key.delayed_until_ns, key.delayed_next_ns) = (0, 0);
             key.forces_open = 0;
             key.asks_open = 0;
+            key.capacities_open.clear();
         }
         let kept_from_ns = self.kept_from_ns;
         for (at, request) in self.requests.iter_mut().enumerate() {
