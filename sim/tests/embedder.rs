@@ -18,6 +18,8 @@ mod kept;
 mod limits;
 #[path = "embedder/saved.rs"]
 mod saved;
+#[path = "embedder/sizes.rs"]
+mod sizes;
 #[path = "embedder/takeover.rs"]
 mod takeover;
 #[path = "embedder/views.rs"]

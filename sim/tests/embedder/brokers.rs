@@ -5,7 +5,7 @@ use std::time::Duration;
 use lmx_core::broker::{Broker, BrokerConfig};
 use lmx_core::table::Conversion;
 use lmx_core::wire::Command;
-use lmx_core::{FencingToken, Instant, Mode, RequestId};
+use lmx_core::{FencingToken, Instant, Mode, RequestId, TableConfig};
 
 use super::world::{Ask, Peer, World};
 
@@ -116,6 +116,43 @@ fn an_embedder_that_keeps_tokens_and_grace_itself_ends_both() {
     let ceiling = FencingToken::new(2).expect("not zero");
     world.broker.set_token_ceiling(now, ceiling);
     assert_eq!(peer.told(&mut world), ["granted 2 2"]);
+}
+
+#[test]
+fn what_is_told_of_many_who_have_a_long_key_fits_into_a_frame() {
+    let mut world = World::with(BrokerConfig {
+        table: TableConfig {
+            key_bytes_max: 300,
+            ..TableConfig::default()
+        },
+        // The least there may be with such keys.
+        frame_bytes_max: 300 + 256 + 256 + 256,
+        ..BrokerConfig::default()
+    });
+    let (mut peer, _) = world.session();
+    let name = "n".repeat(300);
+    let keys = [&name[..]];
+    for id in 0..60 {
+        peer.asks(&mut world, Ask::new(id, &keys).shared());
+    }
+    assert_eq!(peer.told(&mut world).len(), 60);
+    peer.asks(&mut world, Ask::new(100, &keys).at_once());
+    let busy = peer.told(&mut world).concat();
+    assert!(busy.starts_with("busy, "), "{busy}");
+    assert!(!busy.starts_with("busy, 0"), "{busy}");
+    let mut skip = 0;
+    while skip < 60 {
+        let key = name.as_bytes();
+        peer.send(&mut world, Command::Inspect { key, skip });
+        let page = peer.told(&mut world).concat();
+        let shown = page
+            .strip_suffix(" of 60")
+            .and_then(|page| page.parse().ok());
+        let shown: u32 = shown.unwrap_or_else(|| panic!("{page}"));
+        assert!((10..60).contains(&shown) || skip + shown == 60, "{page}");
+        skip += shown;
+    }
+    assert_eq!(skip, 60, "each is on one page");
 }
 
 #[test]

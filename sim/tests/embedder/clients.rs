@@ -432,6 +432,34 @@ fn a_fault_stops_a_client_until_it_is_to_try_again() {
 }
 
 #[test]
+fn only_a_refused_ticket_makes_a_fault_one_that_a_new_session_mends() {
+    for (is_welcome, kind, mends) in [
+        (false, FaultKind::Unauthorized, true),
+        (true, FaultKind::Unauthorized, false),
+        (false, FaultKind::Malformed, false),
+        (true, FaultKind::Malformed, false),
+    ] {
+        let mut script = Script::new();
+        if !is_welcome {
+            script.client.handle_disconnected(script.now);
+            script.client.reconnect(script.now);
+            script.client.handle_connected(script.now);
+        }
+        script.events();
+        script.tells(Answer::Fault { kind, text: "no" });
+        let text = "no".into();
+        let failed = ClientEvent::Failed {
+            kind,
+            text,
+            retries: mends,
+        };
+        assert!(script.events().contains(&failed), "{is_welcome} {kind:?}");
+        script.client.handle_disconnected(script.now);
+        assert_eq!(script.client.is_stopped(), !mends, "{is_welcome} {kind:?}");
+    }
+}
+
+#[test]
 fn what_is_no_reply_ends_the_connection_with_the_reason() {
     let mut script = Script::new();
     script.client.handle_input(script.now, &[1, 0, 0, 0, 0xff]);

@@ -1,5 +1,6 @@
 //! A limit is in its bounds, or the broker does not start and names it.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use lmx_core::broker::{Broker, BrokerConfig, ConfigError as BrokerError};
@@ -157,4 +158,55 @@ fn what_was_given_back_makes_no_room_beyond_another_limit() {
     let too_long = AcquireError::KeyTooLong { max: 4 };
     assert_eq!(ask(&mut table, one, 5, b"abcde"), Err(too_long));
     assert_eq!(ask(&mut table, one, 5, b"abcd"), Ok(()));
+}
+
+/// Everybody waits for the next one, and the last who asks would close the circle.
+fn finds_a_circle_of(owners: u32, deadlock_search_max: u32) -> bool {
+    let config = TableConfig {
+        deadlock_search_max,
+        ..TableConfig::default()
+    };
+    let mut table = LockTable::<Growable>::new(config).expect("its limits are right");
+    let session = table.open_session(Instant::EPOCH, Duration::ZERO);
+    let session = session.expect("there is room");
+    let mut ask = |id: u32, owner: u32, key: u32| {
+        let key = [key as u8];
+        let wants = [Want {
+            key: Key::new(&key, 8).expect("short enough"),
+            mode: Mode::Exclusive,
+        }];
+        let ask = Acquire {
+            owner: NonZeroU32::new(1 + owner),
+            ..Acquire::new(RequestId::from_u128(id.into()), &wants)
+        };
+        table.acquire(Instant::EPOCH, session, &ask)
+    };
+    for owner in 0..owners {
+        ask(owner, owner, owner).expect("it is free");
+    }
+    for owner in 0..owners - 1 {
+        ask(100 + owner, owner, owner + 1).expect("it may wait");
+    }
+    let last = owners - 1;
+    match ask(100 + last, last, 0) {
+        Ok(_) => false,
+        Err(AcquireError::Deadlock { cycle }) => {
+            assert_eq!(cycle.named().count(), owners as usize);
+            true
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_search_for_a_circle_looks_at_no_more_than_it_may() {
+    for owners in 2..8 {
+        // The first holder, and then of each other owner the hold, the wait, and the holder
+        // that it waits for.
+        let enough = 1 + 3 * (owners - 1);
+        let found: Vec<u32> = (0..40)
+            .filter(|&max| finds_a_circle_of(owners, max))
+            .collect();
+        assert!(found.into_iter().eq(enough..40), "{owners} owners");
+    }
 }

@@ -210,8 +210,17 @@ fn more_sessions_than_are_listed_are_looked_at_again_only_after_a_while() {
     world.later(SETTLED);
     world.write();
     assert_eq!(unlisted(&world), Some(false));
-    let listed = world.disk.as_ref().map(|record| record.sessions.len());
-    assert_eq!(listed, Some(LISTED_MAX));
+    let listed = |world: &World| world.disk.as_ref().map(|record| record.sessions.len());
+    assert_eq!(listed(&world), Some(LISTED_MAX));
+    // Those who are out after a restart do not count.
+    world.restart();
+    for _ in 0..3 {
+        world.hello(None);
+    }
+    world.write();
+    world.later(SETTLED);
+    world.write();
+    assert_eq!(listed(&world), Some(LISTED_MAX + 3));
 }
 
 /// Carries over a connection what either has to say, until both are silent.

@@ -6,7 +6,7 @@ use lmx_core::broker::{Broker, BrokerConfig, ConnectionId, Durability, Record};
 use lmx_core::wire::{
     AcquireFields, Answer, Command, Hello, MAGIC, Reply, Request, SeqBuf, Ticket, WantFields, frame,
 };
-use lmx_core::{FencingToken, Instant, Mode, RequestId};
+use lmx_core::{FencingToken, Instant, Mode, RequestId, Wait};
 
 /// Long enough for all that a broker writes down, but not at once.
 pub(crate) const SETTLED: Duration = Duration::from_millis(300);
@@ -101,7 +101,7 @@ impl World {
         let peer = self.hello(None);
         self.write();
         let welcome = peer.read(self);
-        let ticket = match replies(&welcome)[..] {
+        let ticket = match replies(self, &welcome)[..] {
             [Answer::Welcome(welcome)] => welcome.ticket,
             ref other => panic!("no welcome but {other:?}"),
         };
@@ -119,6 +119,7 @@ pub(crate) struct Ask<'a> {
     mode: Mode,
     lease: Option<Duration>,
     keep: bool,
+    wait: Wait,
     token: Option<u64>,
 }
 
@@ -131,6 +132,7 @@ impl<'a> Ask<'a> {
             mode: Mode::Exclusive,
             lease: None,
             keep: false,
+            wait: Wait::Forever,
             token: None,
         }
     }
@@ -141,6 +143,14 @@ impl<'a> Ask<'a> {
 
     pub(crate) const fn in_mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
+    }
+
+    /// It does not wait.
+    pub(crate) const fn at_once(self) -> Self {
+        Self {
+            wait: Wait::No,
+            ..self
+        }
     }
 
     /// The hold outlives its session.
@@ -191,7 +201,7 @@ impl Peer {
     }
 
     pub(crate) fn asks(&mut self, world: &mut World, ask: Ask<'_>) {
-        let mut buffer = [0; 256];
+        let mut buffer = [0; 1024];
         let mut wants = SeqBuf::new(&mut buffer);
         for key in ask.keys {
             let (key, mode) = (key.as_bytes(), ask.mode);
@@ -199,6 +209,7 @@ impl Peer {
         }
         let request = AcquireFields {
             lease: ask.lease,
+            wait: ask.wait,
             keep: ask.keep,
             ..AcquireFields::new(RequestId::from_u128(ask.id), wants.finish())
         };
@@ -229,13 +240,15 @@ impl Peer {
     /// What it can read now, in words.
     pub(crate) fn told(&self, world: &mut World) -> Vec<String> {
         let bytes = self.read(world);
-        replies(&bytes).iter().map(words).collect()
+        replies(world, &bytes).iter().map(words).collect()
     }
 }
 
-fn replies(mut bytes: &[u8]) -> Vec<Answer<'_>> {
+/// None of which may be longer than its broker has said that they are.
+fn replies<'a>(world: &World, mut bytes: &'a [u8]) -> Vec<Answer<'a>> {
+    let bytes_max = world.config.frame_bytes_max;
     let mut replies = Vec::new();
-    while let Some(frame) = frame::split(bytes, 1 << 20).expect("frames") {
+    while let Some(frame) = frame::split(bytes, bytes_max).expect("frames") {
         replies.push(Reply::decode(frame.body).expect("a reply").body);
         bytes = frame.rest;
     }
@@ -254,6 +267,11 @@ fn words(answer: &Answer<'_>) -> String {
         Answer::ReleaseRefused { error, .. } => format!("{error:?}"),
         Answer::CancelRefused { error, .. } => format!("{error:?}"),
         Answer::ConvertRefused { error, .. } => format!("{error:?}"),
+        Answer::Busy { holders, .. } => format!("busy, {} named", holders.iter().count()),
+        Answer::Inspected { key, requests } => {
+            let all = key.holders + key.waiters;
+            format!("{} of {all}", requests.iter().count())
+        }
         ref other => format!("{other:?}").to_lowercase(),
     }
 }
