@@ -8,6 +8,8 @@ mod apart;
 mod behind;
 #[path = "embedder/brokers.rs"]
 mod brokers;
+#[path = "embedder/buffers.rs"]
+mod buffers;
 #[path = "embedder/clients.rs"]
 mod clients;
 #[path = "embedder/frames.rs"]
