@@ -193,6 +193,9 @@ impl Ledger {
             key.lock_delay_ns_max = key.lock_delay_ns_max.max(asked.lock_delay_ns);
             if let Mode::Semaphore { capacity, .. } = mode {
                 key.capacities_open.push((asked.id, *capacity));
+            } else if let Some(named) = key.capacities_open.iter().find(|it| it.0 == asked.id) {
+                // Which of the two requests under this id enters is not known.
+                key.capacities_open.push(*named);
             }
         }
         self.has_owners |= asked.owner != 0;
