@@ -134,6 +134,14 @@ impl Ledger {
                 if let Some(at) = self.keys.iter().position(|key| key.name == name) {
                     self.keys[at].forces_open += 1;
                     self.keys[at].forced = true;
+                    if self.keys[at].asks_open > 0 {
+                        // Both may be carried out later, in one call.
+                        let unseen =
+                            |request: &&mut Request| request.asked && request.token.is_none();
+                        for request in self.requests.iter_mut().filter(unseen) {
+                            request.notes.may_be_revoked = true;
+                        }
+                    }
                     let holders = self.keys[at].old.holders.iter();
                     open = Open::Force {
                         key: at,
