@@ -126,3 +126,28 @@ fn when_much_is_unread_by_all_together_each_may_have_one_frame_only() {
     other.send(&mut silent.world, Command::Ping);
     assert_eq!(other.told(&mut silent.world), ["pong"]);
 }
+
+#[test]
+fn who_asks_about_a_key_held_under_long_ids_is_told_of_some_and_not_ended() {
+    let mut world = World::ephemeral(BrokerConfig::default());
+    let now = world.now;
+    let holder = world.broker.connect(now).expect("there is room");
+    for number in 0..10 {
+        let uuid = format!("{number:0>60000}");
+        let line = format!(r#"{{"type":"lock","key":"k","uuid":"{uuid}","max":100}}"#);
+        world
+            .broker
+            .handle_input(now, holder, format!("{line}\n").as_bytes());
+        let unread = world.broker.output(holder).len();
+        world.broker.consume_output(now, holder, unread);
+    }
+    let other = world.broker.connect(now).expect("there is room");
+    let line = "{\"type\":\"lock-info-request\",\"key\":\"k\",\"uuid\":\"1\"}\n";
+    world.broker.handle_input(now, other, line.as_bytes());
+    assert!(!world.broker.is_closing(other));
+    let told = String::from_utf8_lossy(world.broker.output(other)).into_owned();
+    let shown = told.matches("0000\"").count();
+    assert!((1..10).contains(&shown), "{shown} ids");
+    assert!(told.contains("\"isLocked\":true"));
+    assert!(told.contains("\"truncated\":true"));
+}

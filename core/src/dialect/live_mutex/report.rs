@@ -57,13 +57,22 @@ impl LiveMutex {
         let view = Key::new(name.as_bytes(), self.key_bytes_max)
             .ok()
             .and_then(|key| at.table.inspect(key));
-        let ids_max = self.reply_bytes_max as usize / 80;
-        let mut ids = Vec::new();
-        push_list(
-            &mut ids,
-            view.iter().flat_map(KeyView::holders).take(ids_max),
-            |bytes, holder| self.push_id(bytes, holder),
-        );
+        let bytes_max = self.reply_bytes_max as usize / 2;
+        let mut is_cut = false;
+        let mut ids = Vec::from(*b"[");
+        for holder in view.iter().flat_map(KeyView::holders) {
+            let end = ids.len();
+            if end > 1 {
+                ids.push(b',');
+            }
+            self.push_id(&mut ids, holder);
+            if ids.len() > bytes_max {
+                ids.truncate(end);
+                is_cut = true;
+                break;
+            }
+        }
+        ids.push(b']');
         let is_held = view.as_ref().is_some_and(|view| view.holders_len() > 0);
         let is_locked = is_held || rw::is_shared(at.table, name.as_bytes());
         let mut reply = self.outbox.frame(at.by);
@@ -79,6 +88,9 @@ impl LiveMutex {
             .truth("isLocked", is_locked)
             .truth("lockInfo", true)
             .text("type", "lock-info-response");
+        if is_cut {
+            reply.truth("truncated", true);
+        }
     }
 
     pub(super) fn ping(&mut self, at: &At<'_>, frame: &Frame<'_>) {
