@@ -170,7 +170,7 @@ impl Driver<'_> {
             self.broker.disk = Some(record);
         }
         for conn in &mut self.conns {
-            Ledger::taken_over(&mut conn.tap);
+            Ledger::bereft(&mut conn.tap);
         }
         self.ledger.broker_died();
     }

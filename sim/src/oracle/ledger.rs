@@ -52,6 +52,8 @@ pub(crate) struct Tap {
     said: Frames,
     /// Commands that have no answer yet, by their tags.
     open: Vec<(u32, Open, Option<Expected>)>,
+    /// How many of these are to be carried out, and no mere questions.
+    commands_open: u32,
     session: Option<u64>,
     /// The broker was seen to count the session as this connection's.
     is_bound: bool,
@@ -97,6 +99,8 @@ enum Open {
         keys: u64,
     },
     Other,
+    /// Nothing is to be carried out.
+    Question,
 }
 
 /// One of a request's holds: its token, and how often it had been put back before.
@@ -109,6 +113,7 @@ impl Tap {
             lines: Lines::default(),
             said: Frames::new(false, frame_bytes_max),
             open: Vec::new(),
+            commands_open: 0,
             session: None,
             is_bound: false,
             resumes: None,
@@ -136,6 +141,9 @@ pub(crate) struct Ledger {
     kept_from_ns: Option<u64>,
     /// Something was heard that may have changed the books.
     heard: bool,
+    /// Commands of all connections that have no answer yet: what was heard may be carried out
+    /// later.
+    commands_open: u32,
     /// Places of the requests that were asked for since the last page.
     heard_of: Vec<usize>,
     /// Requests were made on somebody's behalf.
@@ -196,6 +204,7 @@ impl Ledger {
             kept: Vec::new(),
             kept_from_ns,
             heard: false,
+            commands_open: 0,
             heard_of: Vec::new(),
             has_owners: false,
             due_ns: u64::MAX,
@@ -250,6 +259,11 @@ impl Ledger {
         tap.is_bound = true;
     }
 
+    /// Whether the books may change with the broker's next call, without anything being due.
+    const fn may_change(&self) -> bool {
+        self.heard || self.commands_open > 0
+    }
+
     /// Compares the broker with the books, if anything can have changed, and brings the
     /// books up to date.
     pub(crate) fn settle(&mut self, now_ns: u64, broker: &Broker) -> Option<Verdict> {
@@ -258,7 +272,7 @@ impl Ledger {
         let token = counts.last_token.map_or(0, FencingToken::as_u64);
         let looked_ns = self.looked_ns.replace(now_ns).unwrap_or(now_ns);
         let counts = (counts.held, counts.waiting, token, counts.keys);
-        if !self.heard && counts == self.counts && now_ns < self.due_ns {
+        if !self.may_change() && counts == self.counts && now_ns < self.due_ns {
             return None;
         }
         self.heard = false;

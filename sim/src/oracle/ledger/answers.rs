@@ -137,8 +137,11 @@ impl Ledger {
         at_once: bool,
     ) -> Option<Expected> {
         // The first command that is no reclaim may end the grace period.
-        let is_known =
-            !self.heard && !self.in_grace && now_ns < self.due_ns && self.booted && !tap.closed;
+        let is_known = !self.may_change()
+            && !self.in_grace
+            && now_ns < self.due_ns
+            && self.booted
+            && !tap.closed;
         let now = (at_once && is_known).then_some(now_ns);
         self.expect_always(heard)
             .or_else(|| self.expect_now(now?, tap.session?, heard))

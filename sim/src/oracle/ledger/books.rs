@@ -6,7 +6,7 @@ use super::notices::Notes;
 use crate::plan::Mode;
 
 /// A request, from the first time it was heard.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Request {
     pub(super) asked: bool,
     /// `None` for one that came in another dialect, about which nothing was read.
@@ -45,8 +45,8 @@ pub(super) struct Request {
     pub(super) given_back: bool,
     /// What its session was told, and may be told, unasked.
     pub(super) notes: Notes,
-    /// The last renewal that was heard.
-    pub(super) renewal: Option<Renewal>,
+    /// The last renewal that was heard, and those before it that may not be carried out yet.
+    pub(super) renewals: Vec<Renewal>,
     /// A conversion was heard.
     pub(super) converts: bool,
     /// It may stop waiting to be alone: that was cancelled, or a downgrade was heard.
@@ -90,7 +90,7 @@ impl Request {
         self.may_end = false;
         self.given_back = false;
         self.notes = Notes::begin(ask.at_ns, &self.notes);
-        self.renewal = None;
+        self.renewals.clear();
         self.converts = false;
         self.may_give_up = false;
         self.came_back = false;

@@ -50,9 +50,9 @@ impl Ledger {
         if due_ns != before.deadline_ns
             && request.session.is_some()
             && !request
-                .renewal
-                .as_mut()
-                .is_some_and(|renewal| renewal.explains(now_ns, due_ns))
+                .renewals
+                .iter_mut()
+                .any(|renewal| renewal.explains(now_ns, due_ns))
         {
             let detail = format!(
                 "the deadline of {} on {} moved to {due_ns:?} without a renewal",
@@ -137,7 +137,7 @@ impl Ledger {
             .lease_ns
             .map(|lease| grant.since_ns.saturating_add(lease));
         let first = !held_before && request.session.is_some() && !request.converts;
-        if first && request.renewal.is_none() && grant.deadline_ns != due_ns {
+        if first && request.renewals.is_empty() && grant.deadline_ns != due_ns {
             let detail = format!(
                 "{} was granted {} until {:?}, and its lease ends at {due_ns:?}",
                 name(grant.id),

@@ -94,7 +94,14 @@ impl Ledger {
             return;
         }
         self.heard |= !heard.is_question();
-        let mut open = Open::Other;
+        let nothing_is_open = self.commands_open == 0;
+        let mut open = if heard.is_question() {
+            Open::Question
+        } else {
+            tap.commands_open += 1;
+            self.commands_open += 1;
+            Open::Other
+        };
         match heard {
             Heard::Hello {
                 token,
@@ -167,7 +174,10 @@ impl Ledger {
                 if let Some(request) = self.request(id)
                     && request.may_be_touched(tap)
                 {
-                    request.renewal = Some(Renewal::heard(now_ns, lease_ns));
+                    if nothing_is_open {
+                        request.renewals.clear();
+                    }
+                    request.renewals.push(Renewal::heard(now_ns, lease_ns));
                 }
             }
             Heard::Inspect { .. } | Heard::List { .. } | Heard::Status | Heard::Ping => {}
@@ -293,6 +303,7 @@ impl Ledger {
                 self.carried_out(&std::mem::replace(open, Open::Other));
             }
         }
+        self.commands_open -= std::mem::take(&mut tap.commands_open);
         self.session_lost(now_ns, tap, false);
     }
 
@@ -313,7 +324,7 @@ impl Ledger {
                     }
                 }
             }
-            Open::Renew(..) | Open::Other => {}
+            Open::Renew(..) | Open::Other | Open::Question => {}
         }
     }
 

@@ -25,6 +25,7 @@ impl Ledger {
             key.asks_open = 0;
             key.capacities_open.clear();
         }
+        self.commands_open = 0;
         let kept_from_ns = self.kept_from_ns;
         for (at, request) in self.requests.iter_mut().enumerate() {
             request.waiting = false;

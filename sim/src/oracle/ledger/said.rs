@@ -42,7 +42,7 @@ impl Ledger {
             let detail = format!("a reply says it is {at_ns} when it is {now_ns}");
             return Some((Property::Answer, detail));
         }
-        let mut open = Open::Other;
+        let mut open = Open::Question;
         if tag != 0 {
             let Some(place) = tap.open.iter().position(|(other, ..)| *other == tag) else {
                 let detail = format!("{said:?} answers tag {tag}, which has no question open");
@@ -51,6 +51,11 @@ impl Ledger {
             let expected;
             (_, open, expected) = tap.open.swap_remove(place);
             self.carried_out(&open);
+            if !matches!(open, Open::Question) {
+                let answered = tap.commands_open.min(1);
+                tap.commands_open -= answered;
+                self.commands_open -= answered;
+            }
             if let Some(verdict) = expected.and_then(|expected| expected.judge(at_ns, said)) {
                 return Some(verdict);
             }
@@ -193,7 +198,7 @@ impl Ledger {
         let holder = pages.find_map(|page| page.holder(id))?;
         let (granted_ns, deadline_ns) = told;
         let is_so = holder.since_ns == granted_ns
-            && (holder.deadline_ns == deadline_ns || request.renewal.is_some());
+            && (holder.deadline_ns == deadline_ns || !request.renewals.is_empty());
         (holder.token == token && !is_so).then(|| {
             let detail = format!(
                 "{} is told that it was granted at {granted_ns} until {deadline_ns:?}; it was at \
@@ -223,6 +228,12 @@ impl Ledger {
             name(*id)
         );
         Some((Property::Orphan, detail))
+    }
+
+    /// The connection's broker has died.
+    pub(crate) const fn bereft(tap: &mut Tap) {
+        tap.session = None;
+        tap.commands_open = 0;
     }
 
     /// Another connection has taken the session over: this one's end means nothing.

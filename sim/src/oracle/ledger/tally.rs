@@ -106,7 +106,7 @@ impl Ledger {
         now_ns: u64,
         status: &lmx_core::wire::Status,
     ) -> Option<Verdict> {
-        if !self.tally.is_quiet || self.heard {
+        if !self.tally.is_quiet || self.may_change() {
             return None;
         }
         self.tally.counted_at = self.settled;
