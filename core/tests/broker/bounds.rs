@@ -235,12 +235,18 @@ fn keys_are_listed_as_far_as_half_the_output_holds() {
 }
 
 #[test]
-fn of_a_crowd_of_holders_a_bounded_number_is_named() {
-    let keys = vec![b"k".to_vec(); 60];
+fn holders_are_named_as_far_as_half_the_output_holds() {
+    const ID_BYTES: usize = 36 + 2;
+    const COMMA: usize = 1;
+    let room = 4096 / 2 / (ID_BYTES + COMMA);
     let line = "{\"type\":\"lock-info-request\",\"uuid\":\"l\",\"key\":\"k\"}\n";
-    let told = told_in_lines(&keys, Mode::Shared, line);
-    let ids = told.matches("00000000-0000-0000-0000-").count();
-    assert_eq!(ids, 4096 / 80);
+    for holders in [room, room + 1] {
+        let keys = vec![b"k".to_vec(); holders];
+        let told = told_in_lines(&keys, Mode::Shared, line);
+        let named = told.matches("00000000-0000-0000-0000-").count();
+        assert_eq!(named, room);
+        assert_eq!(told.contains("\"truncated\":true"), holders > room);
+    }
 }
 
 #[test]
