@@ -31,7 +31,7 @@ pub struct Tight {
     pub buffered_bytes_max: u64,
     /// Bytes in the name of a session; native clients have the longest that is allowed.
     pub name_bytes_max: u32,
-    /// Whoever connects must show [`TOKEN`].
+    /// Whoever connects must show a token.
     pub asks_for_token: bool,
     /// The broker's transport reads on, whether or not the broker wants it.
     pub reads_on: bool,
