@@ -555,7 +555,9 @@ impl Driver<'_> {
         let Some(broker) = &self.broker.broker else {
             return;
         };
+        let mut keeps_input = false;
         for (id, conn) in &self.broker.conns {
+            keeps_input |= !broker.wants_input(*id);
             let state = &mut self.conns[*conn as usize];
             let Some(session) = Ledger::session(&state.tap) else {
                 let node = state.node;
@@ -591,6 +593,7 @@ impl Driver<'_> {
                 }
             }
         }
+        self.ledger.note_kept_input(keeps_input);
     }
 
     pub(super) fn broker_status(&self) -> Option<lmx_core::wire::Status> {

@@ -144,6 +144,8 @@ pub(crate) struct Ledger {
     /// Commands of all connections that have no answer yet: what was heard may be carried out
     /// later.
     commands_open: u32,
+    /// The broker keeps back what some connection said, or did when it was last looked at.
+    keeps_input: [bool; 2],
     /// Places of the requests that were asked for since the last page.
     heard_of: Vec<usize>,
     /// Requests were made on somebody's behalf.
@@ -205,6 +207,7 @@ impl Ledger {
             kept_from_ns,
             heard: false,
             commands_open: 0,
+            keeps_input: [false; 2],
             heard_of: Vec::new(),
             has_owners: false,
             due_ns: u64::MAX,
@@ -261,7 +264,12 @@ impl Ledger {
 
     /// Whether the books may change with the broker's next call, without anything being due.
     const fn may_change(&self) -> bool {
-        self.heard || self.commands_open > 0
+        self.heard || self.commands_open > 0 && (self.keeps_input[0] || self.keeps_input[1])
+    }
+
+    /// Whether the broker keeps input back, as it is looked at.
+    pub(crate) const fn note_kept_input(&mut self, keeps: bool) {
+        self.keeps_input = [self.keeps_input[1], keeps];
     }
 
     /// Compares the broker with the books, if anything can have changed, and brings the
