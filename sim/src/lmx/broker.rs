@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lmx_core::broker::{Broker, BrokerConfig, ConnectError, ConnectionId, Durability, Record};
-use lmx_core::{FencingToken, Instant, LockTable, TableConfig};
+use lmx_core::{FencingToken, Instant, LockTable, SessionId, TableConfig};
 
 use super::conns::{write, write_end};
 use super::driver::{BROKER, Driver, Event};
@@ -18,6 +18,19 @@ use crate::trace::Kind;
 /// A machine that has more to say than so many times, in one instant, never ends.
 pub(super) const TURNS_MAX: u32 = 100_000;
 
+/// One of the broker's connections: which it is, and what is looked at whenever the broker is.
+#[derive(Debug)]
+struct Link {
+    id: ConnectionId,
+    conn: u32,
+    /// The other end speaks live-mutex's dialect.
+    is_dialect: bool,
+    /// The session that the other end was told of.
+    session: Option<u64>,
+    /// The broker was seen to count that session as this connection's.
+    is_bound: bool,
+}
+
 /// The broker over all its runs.
 #[derive(Debug, Default)]
 pub(super) struct BrokerNode {
@@ -27,8 +40,7 @@ pub(super) struct BrokerNode {
     disk: Option<Record>,
     /// What it is being given.
     writing: Option<Record>,
-    /// Which of the broker's connections is which.
-    conns: Vec<(ConnectionId, u32)>,
+    conns: Vec<Link>,
     first_record_pending: bool,
     /// The last token that it may give.
     tokens_given: u64,
@@ -58,7 +70,7 @@ impl BrokerNode {
     }
 
     pub(super) fn is_connected(&self, conn: u32) -> bool {
-        self.conns.iter().any(|(_, other)| *other == conn)
+        self.conns.iter().any(|link| link.conn == conn)
     }
 }
 
@@ -190,7 +202,15 @@ impl Driver<'_> {
         self.engine.world.digest.add(id.as_u64());
         self.conns[conn as usize].broker_end = End::Open;
         self.conns[conn as usize].id = Some(id);
-        self.broker.conns.push((id, conn));
+        let client = usize::from(self.conns[conn as usize].node) - 1;
+        let setup = self.setup.clients.get(client);
+        self.broker.conns.push(Link {
+            id,
+            conn,
+            is_dialect: setup.is_some_and(|it| it.is_dialect()),
+            session: None,
+            is_bound: false,
+        });
         self.ledger.connected();
         true
     }
@@ -265,7 +285,7 @@ impl Driver<'_> {
         }
         self.ledger.connection_lost(now.as_nanos(), &mut state.tap);
         broker.handle_disconnect(now, id);
-        self.broker.conns.retain(|(other, _)| *other != id);
+        self.broker.conns.retain(|link| link.id != id);
         self.without_window(conn);
         self.after_broker();
     }
@@ -352,6 +372,11 @@ impl Driver<'_> {
         self.give_tokens();
         let now_ns = self.engine.world.local_ns(BROKER);
         self.note_given_up(now_ns);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let now_ns = self.engine.world.local_ns(BROKER);
         if let Some(broker) = &self.broker.broker {
             let verdict = self.ledger.settle(now_ns, broker);
             self.judge(verdict);
@@ -383,11 +408,9 @@ impl Driver<'_> {
             let Some(id) = broker.poll_connection() else {
                 break;
             };
-            let place = self.broker.conns.iter().position(|(other, _)| *other == id);
-            is_seen = place.is_some_and(|place| {
-                let conn = self.broker.conns[place].1;
-                self.serve(conn, id)
-            });
+            let link = self.broker.conns.iter().find(|link| link.id == id);
+            let conn = link.map(|link| link.conn);
+            is_seen = conn.is_some_and(|conn| self.serve(conn, id));
         }
         let Some(broker) = &mut self.broker.broker else {
             return;
@@ -448,11 +471,11 @@ impl Driver<'_> {
         }
         let mut verdict = None;
         if self.ledger.owes() {
-            for (id, conn) in &self.broker.conns {
-                let tap = &self.conns[*conn as usize].tap;
-                if broker.output(*id).is_empty()
-                    && !broker.is_closing(*id)
-                    && broker.session(*id).map(lmx_core::SessionId::as_u64) == Ledger::session(tap)
+            for link in &self.broker.conns {
+                let tap = &self.conns[link.conn as usize].tap;
+                if broker.output(link.id).is_empty()
+                    && !broker.is_closing(link.id)
+                    && broker.session(link.id).map(SessionId::as_u64) == Ledger::session(tap)
                 {
                     verdict = verdict.or_else(|| self.ledger.judge_untold(tap));
                 }
@@ -468,7 +491,7 @@ impl Driver<'_> {
     fn judge_counters(&mut self, now: Instant) -> Option<Verdict> {
         let broker = self.broker.broker.as_ref()?;
         let mut conns = self.broker.conns.iter();
-        if !conns.all(|(id, _)| broker.output(*id).is_empty()) {
+        if !conns.all(|link| broker.output(link.id).is_empty()) {
             return None;
         }
         self.ledger.note_quiet(self.broker.conns.len());
@@ -501,7 +524,7 @@ impl Driver<'_> {
                     self.ledger.unsaid();
                 }
                 broker.handle_disconnect(now, id);
-                self.broker.conns.retain(|(other, _)| *other != id);
+                self.broker.conns.retain(|link| link.id != id);
                 write_end(&mut self.engine, &mut self.conns, conn, Way::ToClient);
             }
         } else if broker.wants_input(id) {
@@ -541,12 +564,26 @@ impl Driver<'_> {
         let taken = write(&mut self.engine, &mut self.conns, conn, way, output);
         let tap = &mut self.conns[conn as usize].tap;
         let verdict = self.ledger.said(now.as_nanos(), tap, &output[..taken]);
-        if !broker.wants_input(id) {
+        let is_kept_back = !broker.wants_input(id);
+        if is_kept_back {
             self.ledger.goes_on();
         }
         broker.consume_output(now, id, taken);
+        let is_bound = broker.session(id).is_some();
+        let session = Ledger::session(tap);
+        if session.is_some() && is_bound {
+            Ledger::is_bound(tap);
+        }
+        if let Some(link) = self.broker.conns.iter_mut().find(|link| link.id == id) {
+            (link.session, link.is_bound) = (session, is_bound);
+        }
         self.judge(verdict);
-        self.look();
+        if is_kept_back {
+            self.look();
+        } else {
+            // It has done nothing but to forget what was written.
+            self.settle();
+        }
         taken > 0
     }
 
@@ -555,45 +592,65 @@ impl Driver<'_> {
         let Some(broker) = &self.broker.broker else {
             return;
         };
+        // What is kept back matters only where something is to be carried out.
+        let asks = self.ledger.is_asked();
         let mut keeps_input = false;
-        for (id, conn) in &self.broker.conns {
-            keeps_input |= !broker.wants_input(*id);
-            let state = &mut self.conns[*conn as usize];
-            let Some(session) = Ledger::session(&state.tap) else {
-                let node = state.node;
-                let client = || self.setup.clients.get(usize::from(node) - 1);
-                if broker.is_closing(*id) && client().is_some_and(|it| it.is_dialect()) {
+        let mut taken = None;
+        for (place, link) in self.broker.conns.iter_mut().enumerate() {
+            keeps_input |= asks && !broker.wants_input(link.id);
+            if link.session.is_none() {
+                if link.is_dialect && broker.is_closing(link.id) {
                     // Only its connection's end tells it that what it held is gone. Once it
                     // has another, it has been told.
-                    let later = &self.conns[*conn as usize + 1..];
+                    let node = self.conns[link.conn as usize].node;
+                    let later = &self.conns[link.conn as usize + 1..];
                     if later.iter().all(|other| other.node != node) {
                         self.engine.holds.forget(node);
                     }
                 }
-                continue;
-            };
-            if broker.session(*id).is_some() {
-                Ledger::is_bound(&mut state.tap);
-                continue;
-            }
-            let bound = |other: &(ConnectionId, u32)| {
-                broker.session(other.0).map(lmx_core::SessionId::as_u64) == Some(session)
-            };
-            if self.broker.conns.iter().any(bound) {
-                sometimes!(self.engine.marks, TakenOver);
-                Ledger::taken_over(&mut state.tap);
-            } else {
-                sometimes!(self.engine.marks, GivenUp);
-                self.ledger.connection_lost(now_ns, &mut state.tap);
-                if !matches!(
-                    self.setup.clients.get(usize::from(state.node) - 1),
-                    Some(ClientSetup::Native { window_ns: 1.. })
-                ) {
-                    self.engine.holds.forget(state.node);
-                }
+            } else if broker.session(link.id).is_none() {
+                taken.get_or_insert(place);
+            } else if !link.is_bound {
+                link.is_bound = true;
+                Ledger::is_bound(&mut self.conns[link.conn as usize].tap);
             }
         }
         self.ledger.note_kept_input(keeps_input);
+        if let Some(first) = taken {
+            for place in first..self.broker.conns.len() {
+                self.note_taken(now_ns, place);
+            }
+        }
+    }
+
+    /// Whether one of the broker's connections has a session no more that it had.
+    fn note_taken(&mut self, now_ns: u64, place: usize) {
+        let (Some(broker), link) = (&self.broker.broker, &mut self.broker.conns[place]) else {
+            return;
+        };
+        if broker.session(link.id).is_some() {
+            return;
+        }
+        link.session = None;
+        let state = &mut self.conns[link.conn as usize];
+        // It has none either if it has left.
+        let Some(session) = Ledger::session(&state.tap) else {
+            return;
+        };
+        let is_it = |link: &Link| broker.session(link.id).map(SessionId::as_u64) == Some(session);
+        if self.broker.conns.iter().any(is_it) {
+            sometimes!(self.engine.marks, TakenOver);
+            Ledger::taken_over(&mut state.tap);
+            return;
+        }
+        sometimes!(self.engine.marks, GivenUp);
+        self.ledger.connection_lost(now_ns, &mut state.tap);
+        if !matches!(
+            self.setup.clients.get(usize::from(state.node) - 1),
+            Some(ClientSetup::Native { window_ns: 1.. })
+        ) {
+            self.engine.holds.forget(state.node);
+        }
     }
 
     pub(super) fn broker_status(&self) -> Option<lmx_core::wire::Status> {

@@ -154,6 +154,8 @@ pub(crate) struct Ledger {
     due_ns: u64,
     /// The first of those deadlines for which the broker must have a timer.
     timer_ns: u64,
+    /// What of all that is known from the pages, and how many requests hold and wait there.
+    on_pages: OnPages,
     counts: (u32, u32, u64, u32),
     /// Whether everything in the broker is on keys that are in the books.
     complete: bool,
@@ -185,6 +187,24 @@ pub(crate) struct Ledger {
     grace_until_ns: Option<u64>,
 }
 
+/// What the pages say of all keys together.
+#[derive(Clone, Copy, Debug)]
+struct OnPages {
+    /// Requests that hold, and that wait.
+    counted: (u32, u32),
+    /// When the first hold ends, and when the first wait does.
+    hold_ends_ns: u64,
+    wait_ends_ns: u64,
+}
+
+impl OnPages {
+    const EMPTY: Self = Self {
+        counted: (0, 0),
+        hold_ends_ns: u64::MAX,
+        wait_ends_ns: u64::MAX,
+    };
+}
+
 /// The circumstances of one look at the broker.
 #[derive(Clone, Copy, Debug)]
 struct Look {
@@ -212,6 +232,7 @@ impl Ledger {
             has_owners: false,
             due_ns: u64::MAX,
             timer_ns: u64::MAX,
+            on_pages: OnPages::EMPTY,
             counts: (0, 0, 0, 0),
             complete: true,
             booted: false,
@@ -260,6 +281,11 @@ impl Ledger {
     /// The broker counts the connection's session as its own.
     pub(crate) const fn is_bound(tap: &mut Tap) {
         tap.is_bound = true;
+    }
+
+    /// Whether anything that was heard is yet to be carried out.
+    pub(crate) const fn is_asked(&self) -> bool {
+        self.commands_open > 0
     }
 
     /// Whether the books may change with the broker's next call, without anything being due.
@@ -320,25 +346,19 @@ impl Ledger {
     fn compare(&mut self, look: Look) -> Option<Verdict> {
         self.settled += 1;
         let mut verdict = self.judge_restored();
-        let token_before = self.token_max;
-        self.note_over(look.now_ns);
+        let others_are_over = self.note_over(look.now_ns);
         self.mark_forced();
-        // Several keys of one request change in one transition: all were looked at before
-        // any is judged. And what has ended is judged by what was known of it, before what
-        // has begun since under the same id.
         let mut keys = std::mem::take(&mut self.keys);
-        for key in &mut keys {
-            key.compare_queues(look.now_ns);
-        }
-        for place in 0..keys.len() {
-            let judged = self.judge_ends(look, &keys, &keys[place]);
+        let is_due = look.now_ns >= self.due_ns || others_are_over;
+        if is_due || keys.iter().any(|key| key.differs) {
+            let judged = self.judge_pages(look, &mut keys);
             verdict = verdict.or(judged);
-            self.note_lock_delays(look.now_ns, &mut keys[place]);
-        }
-        self.begin_anew(look.now_ns, &keys);
-        for key in &keys {
-            let judged = self.judge_new(look, &keys, key, token_before);
-            verdict = verdict.or(judged);
+        } else {
+            // All was judged before but what it says of whoever need not wait any longer.
+            for key in &keys {
+                let judged = self.judge_head(look, &keys, key);
+                verdict = verdict.or(judged);
+            }
         }
         self.note_contended(&keys);
         for key in &mut keys {
@@ -350,8 +370,9 @@ impl Ledger {
             let request = &mut self.requests[at];
             (request.heard, request.front, request.again) = (false, false, None);
         }
-        let counted = self.note_due(look.now_ns);
+        self.note_due(look.now_ns);
         let (held, waiting, _, _) = self.counts;
+        let counted = self.on_pages.counted;
         if verdict.is_none() && self.complete && counted != (held, waiting) {
             let detail = format!(
                 "the broker counts {held} held and {waiting} waiting; on its keys are {} and {}",
@@ -359,6 +380,30 @@ impl Ledger {
             );
             verdict = Some((Property::Orphan, detail));
         }
+        verdict
+    }
+
+    /// Judges pages of which one is not as it was, or more is due by now than was.
+    fn judge_pages(&mut self, look: Look, keys: &mut [KeyBook]) -> Option<Verdict> {
+        let token_before = self.token_max;
+        let mut verdict = None;
+        // Several keys of one request change in one transition: all were looked at before
+        // any is judged. And what has ended is judged by what was known of it, before what
+        // has begun since under the same id.
+        for key in &mut *keys {
+            key.compare_queues(look.now_ns);
+        }
+        for place in 0..keys.len() {
+            let judged = self.judge_ends(look, keys, &keys[place]);
+            verdict = verdict.or(judged);
+            self.note_lock_delays(look.now_ns, &mut keys[place]);
+        }
+        self.begin_anew(look.now_ns, keys);
+        for key in &*keys {
+            let judged = self.judge_new(look, keys, key, token_before);
+            verdict = verdict.or(judged);
+        }
+        self.count_pages(keys);
         verdict
     }
 
@@ -400,38 +445,43 @@ impl Ledger {
             .or_else(|| self.judge_head(look, keys, book))
     }
 
-    /// Notes what is due next, and counts who holds and who waits.
-    fn note_due(&mut self, now_ns: u64) -> (u32, u32) {
+    /// Counts who holds and who waits on the new pages, and notes who of them is first to end.
+    fn count_pages(&mut self, keys: &[KeyBook]) {
         let Self {
-            keys,
-            requests,
-            settled,
-            ..
+            requests, settled, ..
         } = self;
         let is_first = |request: &mut Request| {
             std::mem::replace(&mut request.counted_at, *settled) != *settled
         };
         let (mut held, mut waiting) = (0, 0);
-        let (mut timer_ns, mut wait_ns) = (u64::MAX, u64::MAX);
+        let (mut hold_ends_ns, mut wait_ends_ns) = (u64::MAX, u64::MAX);
         for key in keys {
-            for holder in &key.old.holders {
-                timer_ns = timer_ns.min(holder.deadline_ns.unwrap_or(u64::MAX));
+            for holder in &key.new.holders {
+                hold_ends_ns = hold_ends_ns.min(holder.deadline_ns.unwrap_or(u64::MAX));
                 if let Some(request) = index(holder.id).and_then(|at| requests.get_mut(at)) {
                     held += u32::from(is_first(request));
                 }
             }
-            for waiter in &key.old.waiters {
+            for waiter in &key.new.waiters {
                 if let Some(request) = index(waiter.id).and_then(|at| requests.get_mut(at)) {
                     waiting += u32::from(is_first(request));
-                    wait_ns = wait_ns.min(request.wait_until_ns.unwrap_or(u64::MAX));
+                    wait_ends_ns = wait_ends_ns.min(request.wait_until_ns.unwrap_or(u64::MAX));
                 }
             }
         }
+        self.on_pages = OnPages {
+            counted: (held, waiting),
+            hold_ends_ns,
+            wait_ends_ns,
+        };
+    }
+
+    /// Notes what is due next.
+    fn note_due(&mut self, now_ns: u64) {
         let ends = self.sessions.iter().filter_map(Session::ends_ns);
         let first_end_ns = ends.filter(|ends| *ends > now_ns).min();
-        self.timer_ns = timer_ns.min(first_end_ns.unwrap_or(u64::MAX));
-        self.due_ns = self.timer_ns.min(wait_ns);
-        (held, waiting)
+        self.timer_ns = (self.on_pages.hold_ends_ns).min(first_end_ns.unwrap_or(u64::MAX));
+        self.due_ns = self.timer_ns.min(self.on_pages.wait_ends_ns);
     }
 
     fn session_of(&self, id: u128) -> Option<&Session> {
@@ -439,12 +489,16 @@ impl Ledger {
         self.sessions.iter().find(|other| other.id == session)
     }
 
-    /// Notes which sessions are over.
-    fn note_over(&mut self, now_ns: u64) {
+    /// Notes which sessions are over. Returns whether they are others than were before.
+    fn note_over(&mut self, now_ns: u64) -> bool {
         let ends = |session: &&Session| session.ends_ns().is_some_and(|ends| ends <= now_ns);
-        let over = self.sessions.iter().filter(ends).map(|session| session.id);
+        let over = (self.sessions.iter().filter(ends)).map(|session| session.id);
+        if over.clone().eq(self.over.iter().copied()) {
+            return false;
+        }
         self.over.clear();
         self.over.extend(over);
+        true
     }
 
     fn session_may_be_over(&self, now_ns: u64, id: u128) -> bool {

@@ -188,6 +188,22 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    fn read(request: &lmx_core::table::RequestView<'_>) -> Self {
+        let grant = request.grant();
+        Self {
+            id: request.id().as_u128(),
+            session: request.session().map(lmx_core::SessionId::as_u64),
+            keep: request.keep(),
+            mode: mode(request.mode()),
+            token: grant.map_or(0, |grant| grant.token.as_u64()),
+            since_ns: request.since().as_nanos(),
+            deadline_ns: grant
+                .and_then(|grant| grant.deadline)
+                .map(lmx_core::Instant::as_nanos),
+            is_upgrading: request.is_upgrading(),
+        }
+    }
+
     /// Whether the other place, which is seen at `now_ns`, is what became of this one, and not
     /// what somebody else has begun since under the same id.
     pub(super) fn goes_on_as(&self, other: &Self, now_ns: u64) -> bool {
@@ -221,6 +237,8 @@ pub(super) struct KeyBook {
     pub(super) name: Vec<u8>,
     pub(super) old: Page,
     pub(super) new: Page,
+    /// They are not the same.
+    pub(super) differs: bool,
     /// For each who waits on the new page, its place on the old one, if it waited there.
     pub(super) stood: Vec<Option<usize>>,
     /// Whether each who waited on the old page does so on the new one.
@@ -259,36 +277,33 @@ impl KeyBook {
 
     /// Reads the new page off the broker.
     pub(super) fn look(&mut self, broker: &Broker) {
-        self.new.clear();
-        let Some(view) = super::key(&self.name).and_then(|key| broker.table().inspect(key)) else {
-            return;
-        };
-        let place = |request: lmx_core::table::RequestView<'_>| {
-            let grant = request.grant();
-            Place {
-                id: request.id().as_u128(),
-                session: request.session().map(lmx_core::SessionId::as_u64),
-                keep: request.keep(),
-                mode: mode(request.mode()),
-                token: grant.map_or(0, |grant| grant.token.as_u64()),
-                since_ns: request.since().as_nanos(),
-                deadline_ns: grant
-                    .and_then(|grant| grant.deadline)
-                    .map(lmx_core::Instant::as_nanos),
-                is_upgrading: request.is_upgrading(),
+        let Self { new, old, .. } = self;
+        new.clear();
+        let view = super::key(&self.name).and_then(|key| broker.table().inspect(key));
+        let mut is_same = true;
+        if let Some(view) = view {
+            let holders = view.holders_len() as usize;
+            for request in view.holders().chain(view.waiters()) {
+                let place = Place::read(&request);
+                let (places, before) = if new.holders.len() < holders {
+                    (&mut new.holders, &old.holders)
+                } else {
+                    (&mut new.waiters, &old.waiters)
+                };
+                // To copy what has long been there is cheaper than to copy what was just made.
+                let known = before.get(places.len()).filter(|known| **known == place);
+                is_same &= known.is_some();
+                places.push(known.copied().unwrap_or(place));
             }
+            new.capacity = view.capacity();
+            self.capacity = new.capacity.unwrap_or(self.capacity);
+            new.delayed_until_ns = view.delayed_until().map(lmx_core::Instant::as_nanos);
+        }
+        let shape = |page: &Page| {
+            let counts = (page.holders.len(), page.waiters.len());
+            (counts, page.capacity, page.delayed_until_ns)
         };
-        self.new.holders.reserve(view.holders_len() as usize);
-        for holder in view.holders() {
-            self.new.holders.push(place(holder));
-        }
-        self.new.waiters.reserve(view.waiters_len() as usize);
-        for waiter in view.waiters() {
-            self.new.waiters.push(place(waiter));
-        }
-        self.new.capacity = view.capacity();
-        self.capacity = self.new.capacity.unwrap_or(self.capacity);
-        self.new.delayed_until_ns = view.delayed_until().map(lmx_core::Instant::as_nanos);
+        self.differs = !is_same || shape(new) != shape(old);
     }
 
     /// Finds out who waits on both pages.

@@ -246,6 +246,7 @@ impl Ledger {
             request.begin(ask);
         } else if reclaimed.is_none() {
             request.again = Some(ask);
+            request.notes.asked_again();
         }
         open
     }

@@ -31,7 +31,7 @@ pub(super) enum Note {
 pub(super) struct Notes {
     /// When it began.
     begun_ns: u64,
-    /// Its session was told that it waits.
+    /// Its session was told that it waits, since it was last asked for.
     is_queued: bool,
     /// Somebody may have waited for what it holds.
     may_be_contended: bool,
@@ -52,6 +52,12 @@ impl Notes {
             may_be_revoked: before.may_be_revoked,
             ..Self::default()
         }
+    }
+
+    /// The answer to the repeat says whether it waits or holds, and is not said again if that
+    /// connection is lost.
+    pub(super) const fn asked_again(&mut self) {
+        self.is_queued = false;
     }
 }
 

@@ -1,6 +1,6 @@
 //! What must outlive the broker, and what may.
 
-use super::{Ledger, Verdict, index, name};
+use super::{Ledger, OnPages, Verdict, index, name};
 use crate::oracle::Property;
 
 impl Ledger {
@@ -11,6 +11,7 @@ impl Ledger {
         self.counts = (0, 0, 0, 0);
         self.due_ns = u64::MAX;
         self.timer_ns = u64::MAX;
+        self.on_pages = OnPages::EMPTY;
         self.looked_ns = None;
         self.booted = false;
         self.owed.clear();

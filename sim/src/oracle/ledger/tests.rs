@@ -69,6 +69,7 @@ fn show_at(
     waiters: Vec<Place>,
 ) -> Option<Property> {
     ledger.counts = (holders.len() as u32, waiters.len() as u32, 0, 1);
+    ledger.keys[0].differs = true;
     ledger.keys[0].new = Page {
         holders,
         waiters,
