@@ -8,6 +8,7 @@ mod driver;
 mod end;
 mod hostile;
 mod lines;
+mod links;
 mod net;
 mod scripted;
 mod swarm;

@@ -7,6 +7,7 @@ use lmx_core::{FencingToken, Instant, LockTable, SessionId, TableConfig};
 
 use super::conns::{write, write_end};
 use super::driver::{BROKER, Driver, Event};
+use super::links::{Link, Links};
 use super::net::{Conn, End, Way};
 use super::{ClientSetup, Script};
 use crate::marks::sometimes;
@@ -18,19 +19,6 @@ use crate::trace::Kind;
 /// A machine that has more to say than so many times, in one instant, never ends.
 pub(super) const TURNS_MAX: u32 = 100_000;
 
-/// One of the broker's connections: which it is, and what is looked at whenever the broker is.
-#[derive(Debug)]
-struct Link {
-    id: ConnectionId,
-    conn: u32,
-    /// The other end speaks live-mutex's dialect.
-    is_dialect: bool,
-    /// The session that the other end was told of.
-    session: Option<u64>,
-    /// The broker was seen to count that session as this connection's.
-    is_bound: bool,
-}
-
 /// The broker over all its runs.
 #[derive(Debug, Default)]
 pub(super) struct BrokerNode {
@@ -40,10 +28,12 @@ pub(super) struct BrokerNode {
     disk: Option<Record>,
     /// What it is being given.
     writing: Option<Record>,
-    conns: Vec<Link>,
+    links: Links,
     first_record_pending: bool,
     /// The last token that it may give.
     tokens_given: u64,
+    /// When it asked to be woken, when it was last called.
+    alarm: Option<Instant>,
 }
 
 impl BrokerNode {
@@ -70,7 +60,7 @@ impl BrokerNode {
     }
 
     pub(super) fn is_connected(&self, conn: u32) -> bool {
-        self.conns.iter().any(|link| link.conn == conn)
+        self.links.iter().any(|link| link.conn == conn)
     }
 }
 
@@ -168,7 +158,7 @@ impl Driver<'_> {
         sometimes!(self.engine.marks, BrokerDiedHolding, held);
         self.broker.broker = None;
         self.broker.life += 1;
-        self.broker.conns.clear();
+        self.broker.links.clear();
         // A write that was under way may have got through or not.
         if let Some(record) = self.broker.writing.take()
             && self
@@ -204,13 +194,8 @@ impl Driver<'_> {
         self.conns[conn as usize].id = Some(id);
         let client = usize::from(self.conns[conn as usize].node) - 1;
         let setup = self.setup.clients.get(client);
-        self.broker.conns.push(Link {
-            id,
-            conn,
-            is_dialect: setup.is_some_and(|it| it.is_dialect()),
-            session: None,
-            is_bound: false,
-        });
+        let is_dialect = setup.is_some_and(|it| it.is_dialect());
+        self.broker.links.insert(Link::new(id, conn, is_dialect));
         self.ledger.connected();
         true
     }
@@ -237,9 +222,13 @@ impl Driver<'_> {
             return;
         };
         let bytes = state.to_broker.peek(count);
-        let at_once = broker.wants_input(id) && broker.poll_timeout().is_none_or(|due| due > now);
+        let is_due = self.broker.alarm.is_some_and(|due| due <= now);
+        let at_once = broker.wants_input(id) && !is_due;
         self.ledger
             .heard(now.as_nanos(), &mut state.tap, bytes, at_once);
+        if let Some(link) = self.broker.links.get_mut(id) {
+            link.follow(&state.tap);
+        }
         broker.handle_input(now, id, bytes);
         state.to_broker.pop(count);
         self.after_broker();
@@ -285,7 +274,7 @@ impl Driver<'_> {
         }
         self.ledger.connection_lost(now.as_nanos(), &mut state.tap);
         broker.handle_disconnect(now, id);
-        self.broker.conns.retain(|link| link.id != id);
+        self.broker.links.remove(id);
         self.without_window(conn);
         self.after_broker();
     }
@@ -305,6 +294,7 @@ impl Driver<'_> {
             broker.handle_timeout(now);
             if self.broker.is_behind(now) {
                 sometimes!(self.engine.marks, BrokerBehind);
+                self.broker.alarm = Some(now);
                 return self.arm(BROKER, Some(now));
             }
             self.after_broker();
@@ -408,8 +398,7 @@ impl Driver<'_> {
             let Some(id) = broker.poll_connection() else {
                 break;
             };
-            let link = self.broker.conns.iter().find(|link| link.id == id);
-            let conn = link.map(|link| link.conn);
+            let conn = self.broker.links.get(id).map(|link| link.conn);
             is_seen = conn.is_some_and(|conn| self.serve(conn, id));
         }
         let Some(broker) = &mut self.broker.broker else {
@@ -429,6 +418,7 @@ impl Driver<'_> {
         }
         self.judge_said();
         let at = self.broker.broker.as_ref().and_then(Broker::poll_timeout);
+        self.broker.alarm = at;
         let (now_ns, at_ns) = (
             self.engine.world.local_ns(BROKER),
             at.map(lmx_core::Instant::as_nanos),
@@ -444,11 +434,13 @@ impl Driver<'_> {
     /// given.
     fn give_tokens(&mut self) {
         let count = self.setup.tight.tokens_at_a_time;
+        if count == 0 {
+            return;
+        }
         let now = self.now(BROKER);
         while let Some(broker) = &mut self.broker.broker
             && let last = broker.table().counts().last_token
             && let last = last.map_or(0, FencingToken::as_u64)
-            && count > 0
             && last >= self.broker.tokens_given
         {
             self.broker.tokens_given = last + count;
@@ -471,7 +463,7 @@ impl Driver<'_> {
         }
         let mut verdict = None;
         if self.ledger.owes() {
-            for link in &self.broker.conns {
+            for link in self.broker.links.iter() {
                 let tap = &self.conns[link.conn as usize].tap;
                 if broker.output(link.id).is_empty()
                     && !broker.is_closing(link.id)
@@ -490,11 +482,11 @@ impl Driver<'_> {
     /// Its counters are right, if it has nothing to say just now.
     fn judge_counters(&mut self, now: Instant) -> Option<Verdict> {
         let broker = self.broker.broker.as_ref()?;
-        let mut conns = self.broker.conns.iter();
-        if !conns.all(|link| broker.output(link.id).is_empty()) {
+        let mut links = self.broker.links.iter();
+        if !links.all(|link| broker.output(link.id).is_empty()) {
             return None;
         }
-        self.ledger.note_quiet(self.broker.conns.len());
+        self.ledger.note_quiet(self.broker.links.len());
         let status = broker.status(now);
         self.ledger.judge_status(now.as_nanos(), &status)
     }
@@ -507,25 +499,22 @@ impl Driver<'_> {
             .world
             .digest
             .add(u64::from(can_wait == Some(true)));
-        let mut is_seen = false;
-        while self.write_output(conn, id) {
-            is_seen = true;
-        }
+        while self.write_output(conn, id) {}
         let now = self.now(BROKER);
         let Some(broker) = &mut self.broker.broker else {
-            return is_seen;
+            return true;
         };
         if broker.is_closing(id) {
             let flushed = broker.output(id).is_empty();
             if flushed {
-                is_seen = false;
                 self.conns[conn as usize].broker_end = End::Closed;
                 if !Ledger::is_over(&self.conns[conn as usize].tap) {
                     self.ledger.unsaid();
                 }
                 broker.handle_disconnect(now, id);
-                self.broker.conns.retain(|link| link.id != id);
+                self.broker.links.remove(id);
                 write_end(&mut self.engine, &mut self.conns, conn, Way::ToClient);
+                return false;
             }
         } else if broker.wants_input(id) {
             let pipe = &mut self.conns[conn as usize].to_broker;
@@ -535,7 +524,7 @@ impl Driver<'_> {
                 world.schedule(world.now_ns, Event::Deliver { conn, way });
             }
         }
-        is_seen
+        true
     }
 
     /// Writes what the connection's window takes. Returns whether it took anything.
@@ -570,12 +559,12 @@ impl Driver<'_> {
         }
         broker.consume_output(now, id, taken);
         let is_bound = broker.session(id).is_some();
-        let session = Ledger::session(tap);
-        if session.is_some() && is_bound {
+        if Ledger::session(tap).is_some() && is_bound {
             Ledger::is_bound(tap);
         }
-        if let Some(link) = self.broker.conns.iter_mut().find(|link| link.id == id) {
-            (link.session, link.is_bound) = (session, is_bound);
+        if let Some(link) = self.broker.links.get_mut(id) {
+            link.is_bound = is_bound;
+            link.follow(tap);
         }
         self.judge(verdict);
         if is_kept_back {
@@ -592,12 +581,13 @@ impl Driver<'_> {
         let Some(broker) = &self.broker.broker else {
             return;
         };
-        // What is kept back matters only where something is to be carried out.
-        let asks = self.ledger.is_asked();
+        let asks = self.ledger.is_any_asked();
         let mut keeps_input = false;
-        let mut taken = None;
-        for (place, link) in self.broker.conns.iter_mut().enumerate() {
-            keeps_input |= asks && !broker.wants_input(link.id);
+        let mut taken = Vec::new();
+        for link in self.broker.links.iter_mut() {
+            // What else is kept back changes nothing that is in the books.
+            let may_matter = link.is_asked || link.is_uncounted && asks;
+            keeps_input |= may_matter && !broker.wants_input(link.id);
             if link.session.is_none() {
                 if link.is_dialect && broker.is_closing(link.id) {
                     // Only its connection's end tells it that what it held is gone. Once it
@@ -609,36 +599,30 @@ impl Driver<'_> {
                     }
                 }
             } else if broker.session(link.id).is_none() {
-                taken.get_or_insert(place);
+                taken.push(link.id);
             } else if !link.is_bound {
                 link.is_bound = true;
                 Ledger::is_bound(&mut self.conns[link.conn as usize].tap);
             }
         }
         self.ledger.note_kept_input(keeps_input);
-        if let Some(first) = taken {
-            for place in first..self.broker.conns.len() {
-                self.note_taken(now_ns, place);
-            }
+        for id in taken {
+            self.note_taken(now_ns, id);
         }
     }
 
-    /// Whether one of the broker's connections has a session no more that it had.
-    fn note_taken(&mut self, now_ns: u64, place: usize) {
-        let (Some(broker), link) = (&self.broker.broker, &mut self.broker.conns[place]) else {
+    /// One of the broker's connections has a session no more that it had.
+    fn note_taken(&mut self, now_ns: u64, id: ConnectionId) {
+        let (Some(broker), Some(link)) = (&self.broker.broker, self.broker.links.get_mut(id))
+        else {
             return;
         };
-        if broker.session(link.id).is_some() {
+        let Some(session) = link.session.take() else {
             return;
-        }
-        link.session = None;
+        };
         let state = &mut self.conns[link.conn as usize];
-        // It has none either if it has left.
-        let Some(session) = Ledger::session(&state.tap) else {
-            return;
-        };
         let is_it = |link: &Link| broker.session(link.id).map(SessionId::as_u64) == Some(session);
-        if self.broker.conns.iter().any(is_it) {
+        if self.broker.links.iter().any(is_it) {
             sometimes!(self.engine.marks, TakenOver);
             Ledger::taken_over(&mut state.tap);
             return;

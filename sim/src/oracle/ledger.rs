@@ -150,6 +150,9 @@ pub(crate) struct Ledger {
     heard_of: Vec<usize>,
     /// Requests were made on somebody's behalf.
     has_owners: bool,
+    /// Circles may have been too long to be searched for, since last nobody waited on somebody's
+    /// behalf.
+    gave_up_searching: bool,
     /// A deadline of the books, in the broker's time: they are to be looked at then.
     due_ns: u64,
     /// The first of those deadlines for which the broker must have a timer.
@@ -230,6 +233,7 @@ impl Ledger {
             keeps_input: [false; 2],
             heard_of: Vec::new(),
             has_owners: false,
+            gave_up_searching: false,
             due_ns: u64::MAX,
             timer_ns: u64::MAX,
             on_pages: OnPages::EMPTY,
@@ -278,13 +282,23 @@ impl Ledger {
         tap.is_over
     }
 
+    /// Whether anything that was read off the connection is yet to be carried out.
+    pub(crate) const fn is_asked(tap: &Tap) -> bool {
+        tap.commands_open > 0
+    }
+
+    /// Whether all that came over the connection was read.
+    pub(crate) const fn is_native(tap: &Tap) -> bool {
+        tap.heard.is_native()
+    }
+
     /// The broker counts the connection's session as its own.
     pub(crate) const fn is_bound(tap: &mut Tap) {
         tap.is_bound = true;
     }
 
     /// Whether anything that was heard is yet to be carried out.
-    pub(crate) const fn is_asked(&self) -> bool {
+    pub(crate) const fn is_any_asked(&self) -> bool {
         self.commands_open > 0
     }
 
@@ -350,22 +364,24 @@ impl Ledger {
         self.mark_forced();
         let mut keys = std::mem::take(&mut self.keys);
         let is_due = look.now_ns >= self.due_ns || others_are_over;
-        if is_due || keys.iter().any(|key| key.differs) {
-            let judged = self.judge_pages(look, &mut keys);
+        let differs = keys.iter().any(|key| key.differs);
+        if is_due || differs {
+            let judged = self.judge_pages(look, &mut keys, is_due);
             verdict = verdict.or(judged);
-        } else {
-            // All was judged before but what it says of whoever need not wait any longer.
-            for key in &keys {
-                let judged = self.judge_head(look, &keys, key);
-                verdict = verdict.or(judged);
-            }
+        }
+        for key in &keys {
+            let judged = self.judge_head(look, &keys, key);
+            verdict = verdict.or(judged);
         }
         self.note_contended(&keys);
         for key in &mut keys {
             key.turn_page();
         }
         self.keys = keys;
-        verdict = verdict.or_else(|| self.judge_circles());
+        if differs {
+            let judged = self.judge_circles();
+            verdict = verdict.or(judged);
+        }
         for at in self.heard_of.drain(..) {
             let request = &mut self.requests[at];
             (request.heard, request.front, request.again) = (false, false, None);
@@ -383,24 +399,27 @@ impl Ledger {
         verdict
     }
 
-    /// Judges pages of which one is not as it was, or more is due by now than was.
-    fn judge_pages(&mut self, look: Look, keys: &mut [KeyBook]) -> Option<Verdict> {
+    /// Judges those pages that are not as they were; all of them if more is due by now.
+    fn judge_pages(&mut self, look: Look, keys: &mut [KeyBook], is_due: bool) -> Option<Verdict> {
         let token_before = self.token_max;
         let mut verdict = None;
         // Several keys of one request change in one transition: all were looked at before
         // any is judged. And what has ended is judged by what was known of it, before what
         // has begun since under the same id.
-        for key in &mut *keys {
+        let concerns = |key: &KeyBook| is_due || key.differs;
+        for key in keys.iter_mut().filter(|key| concerns(key)) {
             key.compare_queues(look.now_ns);
         }
         for place in 0..keys.len() {
-            let judged = self.judge_ends(look, keys, &keys[place]);
-            verdict = verdict.or(judged);
-            self.note_lock_delays(look.now_ns, &mut keys[place]);
+            if concerns(&keys[place]) {
+                let judged = self.judge_ends(look, keys, &keys[place]);
+                verdict = verdict.or(judged);
+                self.note_lock_delays(look.now_ns, &mut keys[place]);
+            }
         }
         self.begin_anew(look.now_ns, keys);
-        for key in &*keys {
-            let judged = self.judge_new(look, keys, key, token_before);
+        for key in keys.iter().filter(|key| concerns(key)) {
+            let judged = self.judge_new(look, key, token_before);
             verdict = verdict.or(judged);
         }
         self.count_pages(keys);
@@ -418,7 +437,7 @@ impl Ledger {
             let is_it = |place: &&Place| index(place.id) == Some(at);
             let (old, new) = keys.iter().fold((None, None), |(old, new), key| {
                 let old = old.or_else(|| key.old.places().find(is_it));
-                (old, new.or_else(|| key.new.places().find(is_it)))
+                (old, new.or_else(|| key.now().places().find(is_it)))
             });
             // The session is not known of one who was not shown it yet, or is never shown it.
             let is_theirs = |now: &Place| again.session.is_none() || now.session == again.session;
@@ -432,17 +451,10 @@ impl Ledger {
     }
 
     /// Judges the new page of one of the keys.
-    fn judge_new(
-        &mut self,
-        look: Look,
-        keys: &[KeyBook],
-        book: &KeyBook,
-        token_before: u64,
-    ) -> Option<Verdict> {
+    fn judge_new(&mut self, look: Look, book: &KeyBook, token_before: u64) -> Option<Verdict> {
         Self::judge_capacity(book)
             .or_else(|| self.judge_grants(look, book, token_before))
             .or_else(|| self.judge_presence(look, book))
-            .or_else(|| self.judge_head(look, keys, book))
     }
 
     /// Counts who holds and who waits on the new pages, and notes who of them is first to end.
@@ -456,13 +468,13 @@ impl Ledger {
         let (mut held, mut waiting) = (0, 0);
         let (mut hold_ends_ns, mut wait_ends_ns) = (u64::MAX, u64::MAX);
         for key in keys {
-            for holder in &key.new.holders {
+            for holder in &key.now().holders {
                 hold_ends_ns = hold_ends_ns.min(holder.deadline_ns.unwrap_or(u64::MAX));
                 if let Some(request) = index(holder.id).and_then(|at| requests.get_mut(at)) {
                     held += u32::from(is_first(request));
                 }
             }
-            for waiter in &key.new.waiters {
+            for waiter in &key.now().waiters {
                 if let Some(request) = index(waiter.id).and_then(|at| requests.get_mut(at)) {
                     waiting += u32::from(is_first(request));
                     wait_ends_ns = wait_ends_ns.min(request.wait_until_ns.unwrap_or(u64::MAX));

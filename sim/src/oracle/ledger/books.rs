@@ -236,8 +236,8 @@ pub(super) struct Page {
 pub(super) struct KeyBook {
     pub(super) name: Vec<u8>,
     pub(super) old: Page,
+    /// That is kept only where it is not the same as the old one.
     pub(super) new: Page,
-    /// They are not the same.
     pub(super) differs: bool,
     /// For each who waits on the new page, its place on the old one, if it waited there.
     pub(super) stood: Vec<Option<usize>>,
@@ -275,45 +275,76 @@ impl KeyBook {
         String::from_utf8_lossy(&self.name).into_owned()
     }
 
-    /// Reads the new page off the broker.
+    /// Reads the new page off the broker, and keeps it if it is not the same as the old one.
     pub(super) fn look(&mut self, broker: &Broker) {
-        let Self { new, old, .. } = self;
+        let Self { old, new, .. } = self;
         new.clear();
         let view = super::key(&self.name).and_then(|key| broker.table().inspect(key));
-        let mut is_same = true;
-        if let Some(view) = view {
-            let holders = view.holders_len() as usize;
-            for request in view.holders().chain(view.waiters()) {
-                let place = Place::read(&request);
-                let (places, before) = if new.holders.len() < holders {
-                    (&mut new.holders, &old.holders)
-                } else {
-                    (&mut new.waiters, &old.waiters)
-                };
-                // To copy what has long been there is cheaper than to copy what was just made.
-                let known = before.get(places.len()).filter(|known| **known == place);
-                is_same &= known.is_some();
-                places.push(known.copied().unwrap_or(place));
-            }
-            new.capacity = view.capacity();
-            self.capacity = new.capacity.unwrap_or(self.capacity);
-            new.delayed_until_ns = view.delayed_until().map(lmx_core::Instant::as_nanos);
-        }
-        let shape = |page: &Page| {
-            let counts = (page.holders.len(), page.waiters.len());
-            (counts, page.capacity, page.delayed_until_ns)
+        let Some(view) = view else {
+            self.differs = !old.is_empty();
+            return;
         };
-        self.differs = !is_same || shape(new) != shape(old);
+        let holders = view.holders_len() as usize;
+        new.capacity = view.capacity();
+        new.delayed_until_ns = view.delayed_until().map(lmx_core::Instant::as_nanos);
+        let mut differs =
+            new.capacity != old.capacity || new.delayed_until_ns != old.delayed_until_ns;
+        let (mut seen, mut next) = (0, 0);
+        for request in view.holders().chain(view.waiters()) {
+            let place = Place::read(&request);
+            let is_waiter = seen >= holders;
+            if seen == holders {
+                next = 0;
+            }
+            let before = if is_waiter {
+                &old.waiters
+            } else {
+                &old.holders
+            };
+            // As it was, or behind one that is gone.
+            let known = (next..next + 2).find(|known| before.get(*known) == Some(&place));
+            next = known.map_or(next, |known| known + 1);
+            let nth = if is_waiter { seen - holders } else { seen };
+            if !differs && known != Some(nth) {
+                differs = true;
+                new.begin_as(old, seen, holders);
+            }
+            seen += 1;
+            if differs {
+                let places = if is_waiter {
+                    &mut new.waiters
+                } else {
+                    &mut new.holders
+                };
+                // To copy what has long been there is cheaper than what was just made.
+                match known {
+                    Some(known) => places.push(before[known]),
+                    None => places.push(place),
+                }
+            }
+        }
+        if !differs && seen < old.places().count() {
+            differs = true;
+            new.begin_as(old, seen, holders);
+        }
+        self.differs = differs;
+        self.capacity = new.capacity.unwrap_or(self.capacity);
+    }
+
+    /// What the broker shows as it is looked at.
+    pub(super) const fn now(&self) -> &Page {
+        if self.differs { &self.new } else { &self.old }
     }
 
     /// Finds out who waits on both pages.
     pub(super) fn compare_queues(&mut self, now_ns: u64) {
-        let (old, new) = (&self.old.waiters, &self.new.waiters);
+        let old = &self.old.waiters;
+        let now = if self.differs { &self.new } else { &self.old };
         self.stood.clear();
         self.stays.clear();
         self.stays.resize(old.len(), false);
         let mut next = 0;
-        for waiter in new {
+        for waiter in &now.waiters {
             // Most stand behind whom they stood behind before.
             let is_it = |one: &Place| one.id == waiter.id;
             let stood = match old.get(next) {
@@ -331,7 +362,9 @@ impl KeyBook {
 
     /// The new page becomes the old one.
     pub(super) fn turn_page(&mut self) {
-        std::mem::swap(&mut self.old, &mut self.new);
+        if self.differs {
+            std::mem::swap(&mut self.old, &mut self.new);
+        }
         self.delayed_until_ns = self.delayed_until_ns.max(self.delayed_next_ns);
         self.forced = self.forces_open > 0;
         self.asked = self.asks_open > 0;
@@ -339,9 +372,9 @@ impl KeyBook {
 
     /// Somebody with whom the holder at `at` of the new page may not hold.
     pub(super) fn clash(&self, at: usize) -> Option<Place> {
-        let grant = self.new.holders[at];
+        let grant = self.now().holders[at];
         let mut others = self
-            .new
+            .now()
             .holders
             .iter()
             .enumerate()
@@ -372,12 +405,12 @@ impl KeyBook {
 
     /// Whether `id` could be granted at `now_ns` as far as this key is concerned.
     pub(super) fn lets_in(&self, now_ns: u64, id: u128) -> bool {
-        let Some(at) = self.new.waiters.iter().position(|waiter| waiter.id == id) else {
+        let Some(at) = self.now().waiters.iter().position(|waiter| waiter.id == id) else {
             return true;
         };
         at == 0
-            && !self.new.is_closed(now_ns)
-            && self.new.fits(self.new.waiters[at].mode, self.capacity)
+            && !self.now().is_closed(now_ns)
+            && self.now().fits(self.now().waiters[at].mode, self.capacity)
     }
 
     /// Whether nobody and nothing keeps one in this mode from being granted on the old page.
@@ -413,6 +446,20 @@ impl Page {
                 taken <= capacity
             }
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        let nobody = self.holders.is_empty() && self.waiters.is_empty();
+        nobody && self.capacity.is_none() && self.delayed_until_ns.is_none()
+    }
+
+    /// The first so many places are those of another page, and among them no more holders than
+    /// that.
+    fn begin_as(&mut self, other: &Self, count: usize, holders: usize) {
+        let holders = count.min(holders);
+        self.holders.extend_from_slice(&other.holders[..holders]);
+        self.waiters
+            .extend_from_slice(&other.waiters[..count - holders]);
     }
 
     fn clear(&mut self) {

@@ -12,16 +12,22 @@ use crate::plan::Mode;
 
 impl Ledger {
     /// Nobody waits in a circle of owners. On the pages that were just turned.
-    pub(super) fn judge_circles(&self) -> Option<Verdict> {
-        if !self.has_owners || self.looks_max() > self.limits.deadlock_search_max as usize {
+    pub(super) fn judge_circles(&mut self) -> Option<Verdict> {
+        if !self.has_owners {
             return None;
         }
+        self.gave_up_searching |= self.looks_max() > self.limits.deadlock_search_max as usize;
         let mut waiting: Vec<u32> = Vec::new();
         for key in &self.keys {
             let upgraders = key.old.holders.iter().filter(|holder| holder.is_upgrading);
             waiting.extend(
                 (key.old.waiters.iter().chain(upgraders)).filter_map(|place| self.owner(place)),
             );
+        }
+        // Who came while the broker did not look at all may be in a circle as long as they wait.
+        self.gave_up_searching &= !waiting.is_empty();
+        if self.gave_up_searching {
+            return None;
         }
         waiting.sort_unstable();
         waiting.dedup();

@@ -34,7 +34,7 @@ impl Ledger {
     fn judge_ended_holds(&mut self, look: Look, book: &KeyBook) -> Option<Verdict> {
         let now_ns = look.now_ns;
         for gone in &book.old.holders {
-            let now = book.new.holder(gone.id);
+            let now = book.now().holder(gone.id);
             if now.is_some_and(|now| gone.goes_on_as(now, now_ns)) {
                 continue;
             }
@@ -88,7 +88,7 @@ impl Ledger {
                 continue;
             }
             let goes_on = |now: &Place| gone.goes_on_as(now, now_ns);
-            let granted = book.new.holder(gone.id).is_some_and(goes_on);
+            let granted = book.now().holder(gone.id).is_some_and(goes_on);
             let session_over = self.session_may_be_over(now_ns, gone.id);
             // It may have been granted and then been ended by force, in one batch.
             let forced = book.forced || waits_for_forced(keys, gone.id);
@@ -128,7 +128,7 @@ impl Ledger {
             let session = self.session_of(gone.id);
             // Nobody knows when such a session ended.
             let vague = session.is_some_and(|session| session.vague);
-            let now = book.new.holder(gone.id);
+            let now = book.now().holder(gone.id);
             if request.lock_delay_ns > 0
                 && by_itself
                 && !vague

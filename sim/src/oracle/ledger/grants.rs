@@ -13,8 +13,10 @@ impl Ledger {
         book: &KeyBook,
         token_before: u64,
     ) -> Option<Verdict> {
-        for (at, grant) in book.new.holders.iter().enumerate() {
-            let before = book.old.holder(grant.id);
+        for (at, grant) in book.now().holders.iter().enumerate() {
+            // Most stand where they stood before.
+            let there = book.old.holders.get(at).filter(|it| it.id == grant.id);
+            let before = there.or_else(|| book.old.holder(grant.id));
             let before = before.filter(|before| before.goes_on_as(grant, look.now_ns));
             let verdict = match before {
                 Some(before) if before.token == grant.token => {
@@ -89,7 +91,7 @@ impl Ledger {
         (at, held_before): (usize, bool),
         token_before: u64,
     ) -> Option<Verdict> {
-        let grant = &book.new.holders[at];
+        let grant = &book.now().holders[at];
         self.token_max = self.token_max.max(grant.token);
         if let Some(other) = book.clash(at) {
             let detail = format!(
@@ -166,12 +168,12 @@ impl Ledger {
         let stood = (waiters.iter()).position(|one| one.goes_on_as(grant, now_ns));
         let ahead = &waiters[..stood.unwrap_or(waiters.len())];
         let waiter = ahead.iter().find(|one| {
-            let now = book.new.waiter(one.id);
+            let now = book.now().waiter(one.id);
             now.is_some_and(|now| one.goes_on_as(now, now_ns))
         });
         // So does a holder that waits to have the key alone.
         let upgrader = book.old.upgrader().filter(|before| {
-            book.new
+            book.now()
                 .holder(before.id)
                 .is_some_and(|now| now.is_upgrading && now.token == before.token)
         });
@@ -189,19 +191,19 @@ impl Ledger {
     pub(super) fn judge_capacity(book: &KeyBook) -> Option<Verdict> {
         let entered = |id| {
             let is_old = book.old.waits(id) || book.old.holder(id).is_some();
-            !is_old && (book.new.waits(id) || book.new.holder(id).is_some())
+            !is_old && (book.now().waits(id) || book.now().holder(id).is_some())
         };
         let named = match book.capacities_open.as_slice() {
             [(id, capacity)] if entered(*id) => Some((*id, *capacity)),
             _ => None,
         };
         let (id, capacity) = named?;
-        (book.new.capacity != Some(capacity)).then(|| {
+        (book.now().capacity != Some(capacity)).then(|| {
             let detail = format!(
                 "{} named a capacity of {capacity} for {}, whose permits are counted against {:?}",
                 name(id),
                 book.shown(),
-                book.new.capacity
+                book.now().capacity
             );
             (Property::Exclusion, detail)
         })

@@ -102,17 +102,17 @@ impl Ledger {
 
     fn note_of(&mut self, book: &KeyBook) {
         let was_waited_for = is_waited_for(&book.old);
-        let is_waited_for = is_waited_for(&book.new);
+        let is_waited_for = is_waited_for(book.now());
         if !is_waited_for && !was_waited_for && !book.asked && !book.forced {
             return;
         }
-        // Who waited may have been granted and have ended since.
+        // Who waited may have been granted and have ended since, if any of them is gone.
         let has_left = |(at, old): &(usize, &Place)| {
-            let now = book.new.waiters.get(*at);
-            now.is_none_or(|now| (now.id, now.since_ns) != (old.id, old.since_ns))
+            let now = book.now().waiters.get(*at);
+            book.differs && now.is_none_or(|now| (now.id, now.since_ns) != (old.id, old.since_ns))
         };
         let waited = book.old.waiters.iter().enumerate().filter(has_left);
-        let held = book.old.holders.iter().chain(&book.new.holders);
+        let held = book.old.holders.iter().chain(&book.now().holders);
         for place in held.chain(waited.map(|(_, place)| place)) {
             if let Some(request) = self.request(place.id) {
                 request.notes.may_be_contended = true;
@@ -120,7 +120,7 @@ impl Ledger {
             }
         }
         if book.forced {
-            for place in book.old.waiters.iter().chain(&book.new.waiters) {
+            for place in book.old.waiters.iter().chain(&book.now().waiters) {
                 if let Some(request) = self.request(place.id) {
                     request.notes.may_be_revoked = true;
                 }
@@ -129,8 +129,8 @@ impl Ledger {
         if !is_waited_for {
             return;
         }
-        for holder in &book.new.holders {
-            let others_wait = !holder.is_upgrading || !book.new.waiters.is_empty();
+        for holder in &book.now().holders {
+            let others_wait = !holder.is_upgrading || !book.now().waiters.is_empty();
             let down = self.has_been_down;
             let Some(request) = self.request(holder.id) else {
                 continue;

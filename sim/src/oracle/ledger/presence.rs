@@ -13,7 +13,7 @@ impl Ledger {
     }
 
     fn judge_holders(&mut self, now_ns: u64, book: &KeyBook) -> Option<Verdict> {
-        for holder in &book.new.holders {
+        for holder in &book.now().holders {
             if holder
                 .deadline_ns
                 .is_some_and(|deadline| deadline <= now_ns)
@@ -42,13 +42,13 @@ impl Ledger {
 
     fn judge_waiters(&mut self, now_ns: u64, book: &KeyBook) -> Option<Verdict> {
         let Self { requests, over, .. } = self;
-        for (waiter, stood) in std::iter::zip(&book.new.waiters, &book.stood) {
+        for (waiter, stood) in std::iter::zip(&book.now().waiters, &book.stood) {
             let is_new = stood.is_none();
             let Some(request) = index(waiter.id).and_then(|at| requests.get_mut(at)) else {
                 continue;
             };
             let over = request.session.is_some_and(|it| over.contains(&it));
-            let holds = book.new.holder(waiter.id).is_some();
+            let holds = book.now().holder(waiter.id).is_some();
             request.waiting |= !holds;
             request.asked |= request.heard;
             if is_new {
@@ -92,9 +92,9 @@ impl Ledger {
             return None;
         }
         let now_ns = look.now_ns;
-        if let [alone] = book.new.holders.as_slice()
+        if let [alone] = book.now().holders.as_slice()
             && alone.is_upgrading
-            && !book.new.is_delayed(now_ns)
+            && !book.now().is_delayed(now_ns)
         {
             let detail = format!(
                 "{} waits to upgrade on {} and nobody else holds it",
@@ -103,7 +103,7 @@ impl Ledger {
             );
             return Some((Property::LostGrant, detail));
         }
-        let head = book.new.waiters.first()?;
+        let head = book.now().waiters.first()?;
         let lets_in = |key: &KeyBook| key.lets_in(now_ns, head.id);
         keys.iter().all(lets_in).then(|| {
             let detail = format!(
@@ -139,7 +139,7 @@ fn judge_queue(book: &KeyBook) -> Option<Verdict> {
 
 /// No lock-delay is longer than any that was asked for.
 fn judge_delay(now_ns: u64, book: &KeyBook) -> Option<Verdict> {
-    let until_ns = book.new.delayed_until_ns?;
+    let until_ns = book.now().delayed_until_ns?;
     (until_ns > now_ns.saturating_add(book.lock_delay_ns_max)).then(|| {
         let detail = format!(
             "{} is kept free until {until_ns}, and nobody asked for so long a delay",

@@ -84,7 +84,7 @@ impl Ledger {
         let Self { keys, requests, .. } = self;
         for (at, request) in requests.iter_mut().enumerate() {
             if let Some(ended) = request.told_ended.take() {
-                let mut holders = keys.iter().flat_map(|key| &key.new.holders);
+                let mut holders = keys.iter().flat_map(|key| &key.now().holders);
                 let is_back =
                     holders.any(|holder| index(holder.id) == Some(at) && holder.token <= ended);
                 risen = risen.or(is_back.then_some((at, ended)));
@@ -92,7 +92,7 @@ impl Ledger {
             let Some(token) = request.must_return.take() else {
                 continue;
             };
-            let mut holders = keys.iter().flat_map(|key| &key.new.holders);
+            let mut holders = keys.iter().flat_map(|key| &key.now().holders);
             let is_back =
                 holders.any(|holder| index(holder.id) == Some(at) && holder.token == token);
             if !is_back {

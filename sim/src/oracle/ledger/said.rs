@@ -25,10 +25,11 @@ impl Ledger {
             true
         });
         tap.said = frames;
-        verdict.or_else(|| {
-            let detail = "the broker wrote a frame that is longer than frames may be".to_owned();
-            tap.said.is_broken().then_some((Property::Answer, detail))
-        })
+        let too_long = || {
+            let detail = "the broker wrote a frame that is longer than frames may be";
+            (Property::Answer, detail.to_owned())
+        };
+        verdict.or_else(|| tap.said.is_broken().then(too_long))
     }
 
     fn reply(
