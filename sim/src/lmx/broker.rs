@@ -362,11 +362,6 @@ impl Driver<'_> {
         self.give_tokens();
         let now_ns = self.engine.world.local_ns(BROKER);
         self.note_given_up(now_ns);
-        self.settle();
-    }
-
-    fn settle(&mut self) {
-        let now_ns = self.engine.world.local_ns(BROKER);
         if let Some(broker) = &self.broker.broker {
             let verdict = self.ledger.settle(now_ns, broker);
             self.judge(verdict);
@@ -567,11 +562,9 @@ impl Driver<'_> {
             link.follow(tap);
         }
         self.judge(verdict);
+        // Otherwise it has done nothing but to forget what was written.
         if is_kept_back {
             self.look();
-        } else {
-            // It has done nothing but to forget what was written.
-            self.settle();
         }
         taken > 0
     }

@@ -170,11 +170,14 @@ pub(crate) struct Lines {
 impl Lines {
     /// Takes `bytes` in and shows each complete line, without its end.
     pub(crate) fn feed(&mut self, bytes: &[u8], mut show: impl FnMut(&[u8])) {
+        // In what came before there is no end of a line.
+        let mut searched = self.partial.len();
         self.partial.extend_from_slice(bytes);
         let mut used = 0;
-        while let Some(length) = self.partial[used..].iter().position(|byte| *byte == b'\n') {
-            show(&self.partial[used..used + length]);
-            used += length + 1;
+        while let Some(length) = self.partial[searched..].iter().position(|it| *it == b'\n') {
+            let end = searched + length;
+            show(&self.partial[used..end]);
+            (used, searched) = (end + 1, end + 1);
         }
         self.partial.drain(..used);
     }
