@@ -18,12 +18,16 @@ mod frames;
 mod kept;
 #[path = "embedder/limits.rs"]
 mod limits;
+#[path = "embedder/lines.rs"]
+mod lines;
 #[path = "embedder/saved.rs"]
 mod saved;
 #[path = "embedder/sizes.rs"]
 mod sizes;
 #[path = "embedder/takeover.rs"]
 mod takeover;
+#[path = "embedder/tokens.rs"]
+mod tokens;
 #[path = "embedder/views.rs"]
 mod views;
 #[path = "embedder/world.rs"]

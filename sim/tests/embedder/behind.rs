@@ -286,3 +286,45 @@ fn what_is_asked_of_a_table_that_is_behind_is_answered_as_if_it_were_not() {
         );
     }
 }
+
+#[test]
+fn more_leases_than_are_looked_for_at_one_time_end_in_their_order() {
+    const HOLDS: u64 = 200;
+    // All of them at once, and so many that those who are looked for are not all that are due.
+    for timers_per_call_max in [HOLDS as u32, 33, 32, 31] {
+        let config = TableConfig {
+            timers_per_call_max,
+            ..TableConfig::default()
+        };
+        let mut table = LockTable::<Growable>::new(config).expect("its limits are right");
+        let session = table.open_session(Instant::EPOCH, Duration::ZERO);
+        let session = session.expect("there is room");
+        for number in 0..HOLDS {
+            let name = number.to_le_bytes();
+            let wants = [Want {
+                key: Key::new(&name, 8).expect("short enough"),
+                mode: Mode::Exclusive,
+            }];
+            let ask = Acquire {
+                // No two of them end at one time, and they were asked for in no order.
+                lease: Some(ms(1 + number * 77 % HOLDS)),
+                ..Acquire::new(id(number), &wants)
+            };
+            table.acquire(Instant::EPOCH, session, &ask).expect("free");
+        }
+        let mut ended = Vec::new();
+        while table.counts().held > 0 {
+            table.handle_timeout(Instant::from_millis(HOLDS));
+            table.check();
+            while let Some(event) = table.poll_event(session) {
+                let Event::Expired { id, .. } = event else {
+                    panic!("{event:?}");
+                };
+                ended.push(id);
+            }
+        }
+        let mut expected: Vec<_> = (0..HOLDS).collect();
+        expected.sort_unstable_by_key(|number| number * 77 % HOLDS);
+        assert_eq!(ended, expected.into_iter().map(id).collect::<Vec<_>>());
+    }
+}

@@ -210,3 +210,55 @@ fn a_search_for_a_circle_looks_at_no_more_than_it_may() {
         assert!(found.into_iter().eq(enough..40), "{owners} owners");
     }
 }
+
+#[test]
+fn who_waits_behind_a_request_of_its_own_is_named_once() {
+    let mut table = LockTable::<Growable>::new(TableConfig::default()).expect("defaults");
+    let session = table.open_session(Instant::EPOCH, Duration::ZERO);
+    let session = session.expect("there is room");
+    let mut ask = |id: u128, owner: u32, front: bool, wants: &[(&[u8], Mode)]| {
+        let wants: Vec<_> = wants
+            .iter()
+            .map(|(key, mode)| Want {
+                key: Key::new(key, 8).expect("short enough"),
+                mode: *mode,
+            })
+            .collect();
+        let ask = Acquire {
+            owner: NonZeroU32::new(owner),
+            front,
+            ..Acquire::new(RequestId::from_u128(id), &wants)
+        };
+        table.acquire(Instant::EPOCH, session, &ask)
+    };
+    ask(1, 1, false, &[(b"a", Mode::Shared)]).expect("it is free");
+    ask(2, 3, false, &[(b"b", Mode::Exclusive)]).expect("it is free");
+    // It waits for one key only, until another one of its owner goes before it for the other.
+    let both: [(&[u8], Mode); 2] = [(b"a", Mode::Shared), (b"b", Mode::Exclusive)];
+    ask(3, 2, false, &both).expect("it may wait");
+    ask(4, 2, true, &[(b"a", Mode::Exclusive)]).expect("it may wait");
+    let error = ask(5, 1, false, &[(b"b", Mode::Exclusive)]).expect_err("a circle");
+    let AcquireError::Deadlock { cycle } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(cycle.to_string(), "1 waits for 2 waits for 1");
+}
+
+#[test]
+fn who_is_to_be_first_names_one_key() {
+    let mut table = LockTable::<Growable>::new(TableConfig::default()).expect("defaults");
+    let session = table.open_session(Instant::EPOCH, Duration::ZERO);
+    let session = session.expect("there is room");
+    let wants = [&b"a"[..], b"b"].map(|key| Want {
+        key: Key::new(key, 8).expect("short enough"),
+        mode: Mode::Exclusive,
+    });
+    for (keys, expected) in [(2, Err(AcquireError::FrontWithManyKeys)), (1, Ok(()))] {
+        let ask = Acquire {
+            front: true,
+            ..Acquire::new(RequestId::from_u128(1), &wants[..keys])
+        };
+        let asked = table.acquire(Instant::EPOCH, session, &ask);
+        assert_eq!(asked.map(|_| ()), expected);
+    }
+}

@@ -86,6 +86,8 @@ fn what_is_printed_says_what_it_is_and_no_secret() {
     assert_eq!(token.to_string(), "41");
     let id = RequestId::from_u128(5);
     assert_eq!(id.uuid().as_u128(), 5);
+    let shown = "RequestId(00000000-0000-0000-0000-000000000005)";
+    assert_eq!(format!("{id:?}"), shown);
     let ticket = Ticket {
         incarnation: 3,
         session: SessionId::from_u64(4),

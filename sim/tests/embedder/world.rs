@@ -220,6 +220,19 @@ impl Peer {
         self.send(world, command);
     }
 
+    /// So often, in one go, and without looking at what it is told.
+    pub(crate) fn takes_and_gives_back(&mut self, world: &mut World, count: u64) {
+        let mut buffer = [0; 16];
+        let mut wants = SeqBuf::new(&mut buffer);
+        let (key, mode) = (&b"key"[..], Mode::Exclusive);
+        assert!(wants.push(&WantFields { key, mode }));
+        let id = RequestId::from_u128(1);
+        let request = AcquireFields::new(id, wants.finish());
+        let pair = [Command::Acquire(request), Command::Release { id }];
+        self.send_at_once(world, (0..count).flat_map(|_| pair));
+        self.read(world);
+    }
+
     pub(crate) fn releases(&mut self, world: &mut World, id: u128) {
         let id = RequestId::from_u128(id);
         self.send(world, Command::Release { id });

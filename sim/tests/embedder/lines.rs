@@ -1,0 +1,117 @@
+//! What a live-mutex client is told where little fits.
+
+use lmx_core::Key;
+use lmx_core::broker::{BrokerConfig, ConnectionId};
+use lmx_core::wire::Command;
+
+use super::world::{Ask, World};
+
+const OUTPUT_BYTES_MAX: usize = 4096;
+
+/// A world with room for little, and a live-mutex client's connection.
+fn world() -> (World, ConnectionId) {
+    let mut world = World::ephemeral(BrokerConfig {
+        frame_bytes_max: 4000,
+        output_bytes_max: OUTPUT_BYTES_MAX as u32,
+        ..BrokerConfig::default()
+    });
+    let lines = world.broker.connect(world.now).expect("there is room");
+    (world, lines)
+}
+
+fn says(world: &mut World, lines: ConnectionId, line: &str) {
+    let (now, broker) = (world.now, &mut world.broker);
+    broker.handle_input(now, lines, format!("{line}\n").as_bytes());
+    broker.check();
+}
+
+fn told(world: &mut World, lines: ConnectionId) -> String {
+    let (now, broker) = (world.now, &mut world.broker);
+    let told = broker.output(lines).to_vec();
+    broker.consume_output(now, lines, told.len());
+    String::from_utf8(told).expect("JSON")
+}
+
+/// What is queued for one who reads nothing, and whether that is too much, after two answers
+/// that echo ids of these lengths.
+fn queued_after(ids: [usize; 2]) -> (usize, bool) {
+    let (mut world, lines) = world();
+    let mut holder = world.hello(None);
+    for id in 0..8 {
+        let key = format!("{id:0>240}");
+        holder.asks(&mut world, Ask::new(id, &[&key]));
+    }
+    for bytes in ids {
+        let line = format!("{{\"type\":\"ls\",\"uuid\":\"{:0>bytes$}\"}}", 1);
+        says(&mut world, lines, &line);
+    }
+    let queued = world.broker.output(lines).len();
+    (queued, world.broker.is_closing(lines))
+}
+
+#[test]
+fn no_more_than_twice_the_output_limit_may_be_unread() {
+    let (queued, is_closing) = queued_after([2000, 2000]);
+    assert!(!is_closing, "{queued}");
+    let longest = 2000 + 2 * OUTPUT_BYTES_MAX - queued;
+    assert_eq!(queued_after([2000, longest]), (2 * OUTPUT_BYTES_MAX, false));
+    for more in [1, 100] {
+        assert!(queued_after([2000, longest + more]).1);
+    }
+}
+
+#[test]
+fn holders_are_named_as_far_as_half_the_output_holds() {
+    const QUOTES: usize = 2;
+    const COMMA: usize = 1;
+    let others: Vec<_> = (0..7).map(|id| format!("{id:0>240}")).collect();
+    let before = 1 + others.len() * (240 + QUOTES + COMMA) + QUOTES;
+    let longest = OUTPUT_BYTES_MAX / 2 - before;
+    for (bytes, is_cut) in [(longest, false), (longest + 1, true), (longest + 9, true)] {
+        let (mut world, lines) = world();
+        let last = "x".repeat(bytes);
+        for id in others.iter().chain([&last]) {
+            let line = format!(
+                "{{\"type\":\"lock\",\"uuid\":\"{id}\",\"key\":\"k\",\"max\":9,\"ttl\":null}}"
+            );
+            says(&mut world, lines, &line);
+            assert!(told(&mut world, lines).contains("\"acquired\":true"));
+        }
+        let line = "{\"type\":\"lock-info-request\",\"uuid\":\"l\",\"key\":\"k\"}";
+        says(&mut world, lines, line);
+        let told = told(&mut world, lines);
+        assert!(others.iter().all(|id| told.contains(id)), "{told}");
+        assert_eq!(told.contains(&last), !is_cut, "{told}");
+        assert_eq!(told.contains("\"truncated\":true"), is_cut, "{told}");
+    }
+}
+
+#[test]
+fn several_keys_that_are_waited_for_are_refused_together_when_force_ends_that() {
+    let (mut world, lines) = world();
+    let mut holder = world.hello(None);
+    holder.asks(&mut world, Ask::new(1, &["a"]));
+    let line = "{\"type\":\"acquire-many\",\"uuid\":\"u\",\"keys\":[\"a\",\"b\"],\"ttl\":null}";
+    says(&mut world, lines, line);
+    assert_eq!(
+        told(&mut world, lines),
+        "",
+        "whoever names no process just waits"
+    );
+    let key = Key::new(b"a", 8).expect("short enough");
+    let view = world.broker.table().inspect(key).expect("it is held");
+    let id = view.waiters().next().expect("somebody waits").id();
+    holder.send(&mut world, Command::ForceReleaseRequest { id });
+    let told = told(&mut world, lines);
+    let begin =
+        "{\"type\":\"acquire-many\",\"acquired\":false,\"keys\":[\"a\",\"b\"],\"uuid\":\"u\",";
+    assert!(told.starts_with(begin), "{told}");
+    assert!(told.contains("\"error\":"), "{told}");
+    assert!(
+        world
+            .broker
+            .table()
+            .inspect(key)
+            .is_some_and(|view| view.waiters_len() == 0)
+    );
+}
