@@ -245,6 +245,16 @@ impl Driver<'_> {
         state.broker_end == End::Closed || is_closing
     }
 
+    /// Whether what was written to the connection of a live-mutex client says of a hold that it
+    /// has begun, which is over by now.
+    pub(super) fn is_over(&self, conn: u32, op: u32) -> bool {
+        let machine = self.broker.broker.as_ref();
+        self.is_given_up(conn)
+            || machine
+                .zip(self.conns[conn as usize].id)
+                .is_some_and(|(it, id)| may_be_cut_off(it, id) && !is_held(self.plan, it, op))
+    }
+
     /// Whether the broker counts a session as this connection's.
     pub(super) fn has_session(&self, conn: u32) -> bool {
         let id = self.conns[conn as usize].id;
@@ -548,8 +558,11 @@ impl Driver<'_> {
         let taken = write(&mut self.engine, &mut self.conns, conn, way, output);
         let tap = &mut self.conns[conn as usize].tap;
         let verdict = self.ledger.said(now.as_nanos(), tap, &output[..taken]);
-        let is_kept_back = !broker.wants_input(id);
-        if is_kept_back {
+        // What was kept back goes on once no more than half a frame is queued.
+        let half = self.setup.frame_bytes_max as usize / 2;
+        let is_room = output.len() > half && output.len() - taken <= half;
+        let may_go_on = is_room || broker.is_closing(id) || Ledger::is_over(tap);
+        if may_go_on {
             self.ledger.goes_on();
         }
         broker.consume_output(now, id, taken);
@@ -563,7 +576,7 @@ impl Driver<'_> {
         }
         self.judge(verdict);
         // Otherwise it has done nothing but to forget what was written.
-        if is_kept_back {
+        if may_go_on {
             self.look();
         }
         taken > 0
@@ -582,7 +595,15 @@ impl Driver<'_> {
             let may_matter = link.is_asked || link.is_uncounted && asks;
             keeps_input |= may_matter && !broker.wants_input(link.id);
             if link.session.is_none() {
-                if link.is_dialect && broker.is_closing(link.id) {
+                if !link.is_dialect {
+                    continue;
+                }
+                if may_be_cut_off(broker, link.id) {
+                    let node = self.conns[link.conn as usize].node;
+                    let is_held = |op| is_held(self.plan, broker, op);
+                    self.engine.holds.forget_unless(node, is_held);
+                }
+                if broker.is_closing(link.id) {
                     // Only its connection's end tells it that what it held is gone. Once it
                     // has another, it has been told.
                     let node = self.conns[link.conn as usize].node;
@@ -698,6 +719,18 @@ impl Driver<'_> {
             }
         }
     }
+}
+
+/// Whether the broker may be done with a live-mutex client's connection though that is not shown
+/// yet: what it has said last waits for the disk.
+fn may_be_cut_off(broker: &Broker, id: ConnectionId) -> bool {
+    !broker.is_durable() && !broker.wants_input(id)
+}
+
+/// Whether an operation's request holds at the broker.
+fn is_held(plan: &Plan, broker: &Broker, op: u32) -> bool {
+    let request = broker.table().request(request_id(plan, op));
+    request.is_some_and(|request| request.grant().is_some())
 }
 
 /// The key's bytes as requests name it.

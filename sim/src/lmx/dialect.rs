@@ -157,7 +157,7 @@ impl Driver<'_> {
         let margin_ns = lease_ns / 1_000_000 * u64::from(self.setup.drift_ppm_max);
         // The hold ends with the connection at the latest. If this was written before the
         // broker gave the connection up, that is over, which the client has no way to know.
-        let is_over = conn.is_some_and(|conn| self.is_given_up(conn));
+        let is_over = conn.is_some_and(|conn| self.is_over(conn, ask.op));
         let good_until_ns = match lease_ns {
             _ if is_over => Some(0),
             0 => None,

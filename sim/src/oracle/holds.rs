@@ -95,8 +95,13 @@ impl Holds {
 
     /// The node's process died, and its belief with it.
     pub(crate) fn forget(&mut self, node: NodeId) {
+        self.forget_unless(node, |_| false);
+    }
+
+    /// The same of those of which this is not so.
+    pub(crate) fn forget_unless(&mut self, node: NodeId, is_so: impl Fn(u32) -> bool) {
         for holders in &mut self.by_key {
-            holders.retain(|hold| hold.node != node);
+            holders.retain(|hold| hold.node != node || is_so(hold.op));
         }
     }
 }
