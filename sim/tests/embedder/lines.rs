@@ -115,3 +115,22 @@ fn several_keys_that_are_waited_for_are_refused_together_when_force_ends_that() 
             .is_some_and(|view| view.waiters_len() == 0)
     );
 }
+
+#[test]
+fn a_first_reader_that_goes_waits_no_longer_for_the_key_of_writers() {
+    let (mut world, lines) = world();
+    let mut writer = world.hello(None);
+    writer.asks(&mut world, Ask::new(1, &["w"]));
+    let line = "{\"type\":\"lock\",\"uuid\":\"r\",\"key\":\"w\",\"ttl\":null,\"pid\":7,\
+                \"rwStatus\":\"locking_write_key\"}";
+    says(&mut world, lines, line);
+    let key = Key::new(b"w", 8).expect("short enough");
+    let waiting = |world: &World| {
+        let view = world.broker.table().inspect(key);
+        view.map(|view| view.waiters_len())
+    };
+    assert_eq!(waiting(&world), Some(1));
+    world.broker.handle_disconnect(world.now, lines);
+    world.broker.check();
+    assert_eq!(waiting(&world), Some(0));
+}
