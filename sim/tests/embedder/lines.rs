@@ -121,9 +121,13 @@ fn a_first_reader_that_goes_waits_no_longer_for_the_key_of_writers() {
     let (mut world, lines) = world();
     let mut writer = world.hello(None);
     writer.asks(&mut world, Ask::new(1, &["w"]));
-    let line = "{\"type\":\"lock\",\"uuid\":\"r\",\"key\":\"w\",\"ttl\":null,\"pid\":7,\
-                \"rwStatus\":\"locking_write_key\"}";
-    says(&mut world, lines, line);
+    for line in [
+        "{\"type\":\"version\",\"value\":\"0.2.27\"}",
+        "{\"type\":\"lock\",\"uuid\":\"a\",\"key\":\"r\",\"max\":10,\"rwStatus\":\"begin_read\"}",
+        "{\"type\":\"lock\",\"uuid\":\"b\",\"key\":\"w\",\"rwStatus\":\"locking_write_key\"}",
+    ] {
+        says(&mut world, lines, line);
+    }
     let key = Key::new(b"w", 8).expect("short enough");
     let waiting = |world: &World| {
         let view = world.broker.table().inspect(key);
