@@ -1,6 +1,7 @@
 //! What users do with locks, and what they make of the answers.
 
 use super::driver::{ClientNode, Driver, Event};
+use super::hostile::Hostile;
 use crate::engine::State;
 use crate::marks::sometimes;
 use crate::oracle::Hold;
@@ -128,6 +129,15 @@ pub(super) fn unjudged(plan: &Plan) -> Vec<u32> {
     for op in &plan.ops {
         match &op.action {
             Action::ForceKey(key) => unjudged.push(*key),
+            // A kept hold that has lost its session is given back by whoever names it.
+            Action::Hostile(Hostile::Meddle { op }) => {
+                let meant = plan.ops.iter().find(|other| other.id == *op);
+                if let Some(Action::Lock(lock)) = meant.map(|it| &it.action)
+                    && lock.keep
+                {
+                    unjudged.extend(lock.wants.iter().map(|want| want.key));
+                }
+            }
             Action::Lock(lock) => {
                 for want in &lock.wants {
                     let Mode::Semaphore { capacity, .. } = want.mode else {
