@@ -109,6 +109,9 @@ fn a_broker_does_not_start_with_limits_that_do_not_go_together() {
 fn a_table_without_a_heap_allows_no_more_than_it_has() {
     type Small = Fixed<5, 7, 3, 9>;
     assert!(LockTable::<Small>::new(Small::config()).is_ok());
+    let config = Small::config();
+    assert_eq!(config.requests_per_session_max, 7, "one may have them all");
+    assert_eq!(config.keys_per_request_max, 5, "all that there are");
     for (what, limit, min, max) in [
         (LIMITS[0].0, LIMITS[0].1, 1, 3),
         (LIMITS[1].0, LIMITS[1].1, 1, 5),
