@@ -558,9 +558,11 @@ impl Driver<'_> {
         let taken = write(&mut self.engine, &mut self.conns, conn, way, output);
         let tap = &mut self.conns[conn as usize].tap;
         let verdict = self.ledger.said(now.as_nanos(), tap, &output[..taken]);
-        // What was kept back goes on once no more than half a frame is queued.
+        // What was kept back goes on once no more than half a frame is queued. More may be than
+        // is shown while the disk is waited for.
         let half = self.setup.frame_bytes_max as usize / 2;
-        let is_room = output.len() > half && output.len() - taken <= half;
+        let was_more = output.len() > half || !broker.is_durable();
+        let is_room = was_more && output.len() - taken <= half;
         let may_go_on = is_room || broker.is_closing(id) || Ledger::is_over(tap);
         if may_go_on {
             self.ledger.goes_on();
