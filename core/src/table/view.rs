@@ -112,14 +112,12 @@ impl<'a> KeyView<'a> {
 impl<'a> RequestView<'a> {
     /// The request's id.
     #[must_use]
-    #[inline]
     pub fn id(&self) -> RequestId {
         self.slot().request_id()
     }
 
     /// The session it belongs to; `None` once a kept hold has outlived its session.
     #[must_use]
-    #[inline]
     pub fn session(&self) -> Option<SessionId> {
         let slot = self.slot().session;
         let session = self.parts.sessions.get(slot as usize)?;
@@ -128,7 +126,6 @@ impl<'a> RequestView<'a> {
 
     /// Its grant if it is held, `None` while it waits.
     #[must_use]
-    #[inline]
     pub fn grant(&self) -> Option<Grant> {
         let slot = self.slot();
         (slot.state == State::Held).then(|| slot.grant(self.parts.request_deadline(self.request)))
@@ -136,14 +133,12 @@ impl<'a> RequestView<'a> {
 
     /// Whether it holds the key shared and waits to have it alone.
     #[must_use]
-    #[inline]
     pub fn is_upgrading(&self) -> bool {
         self.slot().flags.has(Flags::UPGRADING)
     }
 
     /// Since when it has been held, or has waited.
     #[must_use]
-    #[inline]
     pub fn since(&self) -> Instant {
         let slot = self.slot();
         Instant::from_nanos(if slot.state == State::Held {
@@ -165,7 +160,6 @@ impl<'a> RequestView<'a> {
     /// Its mode on the key it was reached through (its first key, if by id). A semaphore's
     /// capacity is the key's present one.
     #[must_use]
-    #[inline]
     pub fn mode(&self) -> Mode {
         let claim = &self.parts.claims[self.claim as usize];
         match claim.kind() {
@@ -201,7 +195,6 @@ impl<'a> RequestView<'a> {
 
     /// Whether the hold outlives its session.
     #[must_use]
-    #[inline]
     pub fn keep(&self) -> bool {
         self.slot().flags.has(Flags::KEEP)
     }
@@ -220,7 +213,6 @@ impl<'a> RequestView<'a> {
         })
     }
 
-    #[inline]
     fn slot(&self) -> &'a RequestSlot {
         &self.parts.requests[self.request as usize]
     }
