@@ -500,7 +500,13 @@ impl Driver<'_> {
         if may_go_on {
             self.ledger.goes_on();
         }
+        let before = broker.table().counts();
         broker.consume_output(now, id, taken);
+        let has_gone_on = broker.table().counts() != before;
+        debug_assert!(
+            may_go_on || !has_gone_on,
+            "it goes on where it need not be looked at"
+        );
         let is_bound = broker.session(id).is_some();
         if Ledger::session(tap).is_some() && is_bound {
             Ledger::is_bound(tap);
