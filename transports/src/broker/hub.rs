@@ -332,7 +332,7 @@ impl State {
             return;
         }
         match link.socket.read(buffer) {
-            Ok(0) => self.disconnect(clock::now(), slot),
+            Ok(0) => self.lose(slot),
             Ok(bytes) => {
                 // A short read says that there was no more; an edge will tell of new
                 // bytes. One read per round keeps a busy peer from starving the others.
@@ -361,8 +361,15 @@ impl State {
                 link.is_ending = false;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.read_again(slot),
-            Err(_) => self.disconnect(clock::now(), slot),
+            Err(_) => self.lose(slot),
         }
+    }
+
+    /// The peer is gone, as a read has shown. Whoever gains from that is told.
+    fn lose(&mut self, slot: usize) {
+        let now = clock::now();
+        self.disconnect(now, slot);
+        self.settle_others(now);
     }
 
     /// Writes, closes and reads on wherever the machine has changed its mind.
@@ -403,6 +410,10 @@ impl State {
         }
     }
 
+    /// Writes what there is. If that shows that the peer is gone, others may gain from it:
+    /// they are left to [`settle`](Self::settle), which is to be called afterwards. (Were they
+    /// written to from here, a crowd that waits for one key and dies together would be as many
+    /// calls deep.)
     fn flush(&mut self, now: Instant, slot: usize) {
         let link = &mut self.sockets[slot];
         let Phase::Open(id) = link.phase else {
@@ -460,13 +471,12 @@ impl State {
         }
     }
 
-    /// The peer is gone.
+    /// The peer is gone. To be followed by [`settle`](Self::settle), as [`flush`](Self::flush).
     fn disconnect(&mut self, now: Instant, slot: usize) {
         if let Phase::Open(id) = self.sockets[slot].phase {
             self.forget(now, id);
         }
         self.close(slot);
-        self.settle(now);
     }
 
     fn forget(&mut self, now: Instant, id: ConnectionId) {
@@ -541,6 +551,7 @@ impl State {
     /// broker that is not busy, all.
     pub(super) fn set_busy(&mut self, now: Instant, is_busy: bool) {
         self.is_busy = false;
+        let mut was_flushed = false;
         while let Some(first) = self.put_off.front()
             && (!is_busy || first.at <= now)
         {
@@ -551,9 +562,13 @@ impl State {
             {
                 link.is_put_off = false;
                 self.flush(now, slot);
+                was_flushed = true;
             }
         }
         self.is_busy = is_busy;
+        if was_flushed {
+            self.settle(now);
+        }
     }
 
     /// How long the loop may sleep, after all was done that could be done `now`.
@@ -586,10 +601,9 @@ impl State {
     pub(super) fn cut(&mut self, now: Instant) {
         self.records = None;
         let slots: Vec<usize> = self.sockets.iter().map(|(slot, _)| slot).collect();
+        // Nobody is left to whom what the others left behind could be of use.
         for slot in slots {
-            if self.sockets.contains(slot) {
-                self.disconnect(now, slot);
-            }
+            self.disconnect(now, slot);
         }
         for link in self.links.drain() {
             if let Link::Stream(waker) = link {

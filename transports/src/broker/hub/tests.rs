@@ -82,13 +82,17 @@ impl Loop {
     }
 
     fn asks(&mut self, slot: usize, tag: u32) {
+        self.asks_as(slot, tag, id_of(slot));
+    }
+
+    fn asks_as(&mut self, slot: usize, tag: u32, id: RequestId) {
         let mut space = [0; 64];
         let mut wants = SeqBuf::new(&mut space);
         assert!(wants.push(&WantFields {
             key: b"k",
             mode: Mode::Exclusive,
         }));
-        let fields = AcquireFields::new(id_of(slot), wants.finish());
+        let fields = AcquireFields::new(id, wants.finish());
         self.says(slot, tag, Command::Acquire(fields));
     }
 
@@ -227,4 +231,39 @@ fn who_is_granted_something_by_what_another_said_is_told_before_others_are_read(
     assert_eq!(this.is_told(0), [""; 0]);
     this.hub.lock().settle(clock::now());
     assert_eq!(this.is_told(0), ["Released"]);
+}
+
+/// Each that is granted the key is found to be gone, too, when it is told.
+#[test]
+fn however_many_wait_for_one_key_and_are_gone_together_the_stack_does_not_grow() {
+    const CROWD: usize = 300;
+    // One call of a few hundred bytes for each of the crowd would be too much.
+    const STACK_BYTES: usize = 128 * 1024;
+    crate::net::raise_descriptor_limit().unwrap();
+    let lose_all = || {
+        let mut this = Loop::with_peers(CROWD);
+        for slot in 0..CROWD {
+            this.asks(slot, 2);
+        }
+        this.peers.clear();
+        let mut state = this.hub.lock();
+        state.handle_readable(0, true, &mut this.buffer);
+        state.settle(clock::now());
+        assert!(state.is_quiet());
+    };
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+    thread.spawn(lose_all).unwrap().join().unwrap();
+}
+
+#[test]
+fn who_is_found_to_be_gone_by_what_was_put_off_makes_room_at_once() {
+    let mut this = Loop::with_peers(2);
+    this.asks(1, 2);
+    assert_eq!(this.is_told(1), ["Granted"]);
+    this.hub.lock().set_busy(this.begun, true);
+    this.asks(0, 2);
+    this.asks_as(1, 3, id_of(2));
+    this.peers.pop();
+    this.hub.lock().set_busy(this.begun, false);
+    assert_eq!(this.is_told(0), ["Queued", "Granted"]);
 }
