@@ -118,8 +118,9 @@ struct Job {
 
 impl Job {
     async fn run(&self) -> Outcome {
+        let ignores_children = signals::ignores_children();
         let wanted = PASSED_ON.map(|(caught, _)| caught);
-        let mut signals = signals::catch(&[&wanted[..], &[Caught::Child]].concat())?;
+        let mut signals = signals::catch_with_children(&wanted)?;
         let window = self.lease.min(WINDOW_MAX);
         let name = format!("lmx run {}", self.command_name());
         let connecting = connect_for(&self.place, &name, window);
@@ -134,7 +135,10 @@ impl Job {
         let request = lock::request(&client, &self.asked, id);
         let request = request.lease(self.lease).renewed().into_future();
         let outcome = match signals::unless_ended(&mut signals, request).await {
-            Ok(Ok(hold)) => self.hold(hold, watchdog, &mut signals).await,
+            Ok(Ok(hold)) => {
+                self.hold(hold, watchdog, ignores_children, &mut signals)
+                    .await
+            }
             Ok(Err(error)) => {
                 watchdog.dismiss();
                 Err(not_granted(&error, self.codes))
@@ -155,7 +159,13 @@ impl Job {
         name.chars().take(NAME_CHARS_MAX).collect()
     }
 
-    async fn hold(&self, hold: Guard, mut watchdog: Watchdog, signals: &mut Signals) -> Outcome {
+    async fn hold(
+        &self,
+        hold: Guard,
+        mut watchdog: Watchdog,
+        ignores_children: bool,
+        signals: &mut Signals,
+    ) -> Outcome {
         let token = hold.token().to_string();
         let id = hold.id().to_string();
         let exports = [
@@ -163,7 +173,7 @@ impl Job {
             ("LMX_TOKEN", OsStr::new(&token)),
             ("LMX_ID", OsStr::new(&id)),
         ];
-        let child = Child::halted(&self.command, &exports)?;
+        let child = Child::halted(&self.command, &exports, ignores_children)?;
         watchdog.watch(child.group());
         let left = hold
             .good_until()

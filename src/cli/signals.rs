@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use async_signal::{Signal, Signals};
+use nix::sys::signal::{self, SigSet};
 use smol::stream::StreamExt as _;
 
 use super::exit::{self, Failure};
@@ -25,8 +26,25 @@ pub(super) fn catch(wanted: &[Signal]) -> Result<Signals, Failure> {
         .iter()
         .filter(|signal| ignored & mask(**signal) == 0)
         .copied();
-    Signals::new(caught)
-        .map_err(|error| Failure::new(exit::SYSTEM, format!("cannot listen for signals: {error}")))
+    Signals::new(caught).map_err(unheard)
+}
+
+/// As [`catch`], and what happens to children as well, even where this process was started
+/// with that signal ignored or blocked: the kernel would keep no exit status of them, or
+/// nobody would hear of their ends.
+pub(super) fn catch_with_children(wanted: &[Signal]) -> Result<Signals, Failure> {
+    let mut signals = catch(wanted)?;
+    signals.add_signals([Signal::Child]).map_err(unheard)?;
+    let mut child = SigSet::empty();
+    child.add(signal::Signal::SIGCHLD);
+    child.thread_unblock().map_err(unheard)?;
+    Ok(signals)
+}
+
+/// Whether this process ignores what happens to its children; so it is started by programs
+/// that do not want to reap theirs.
+pub(super) fn ignores_children() -> bool {
+    ignored() & mask(Signal::Child) != 0
 }
 
 /// The next signal; never, if there can be none.
@@ -63,6 +81,10 @@ pub(super) async fn ended(signals: &mut Signals) -> u8 {
 /// How a process exits that a signal ended.
 pub(super) fn exit_code(signal: Signal) -> u8 {
     exit::SIGNAL_BASE.saturating_add(signal as u8)
+}
+
+fn unheard(error: impl std::fmt::Display) -> Failure {
+    Failure::new(exit::SYSTEM, format!("cannot listen for signals: {error}"))
 }
 
 fn mask(signal: Signal) -> u64 {

@@ -1,5 +1,7 @@
 //! `lmx run`: what it does for a command that runs, and to one that may not.
 
+use std::process::Command;
+
 use nix::sys::signal::{Signal, kill, killpg};
 
 use super::harness::{Broker, Process, fail, lives, stdout, succeed, until, until_dead};
@@ -423,4 +425,44 @@ pub(crate) fn children(parent: nix::unistd::Pid) -> Vec<nix::unistd::Pid> {
         .split_whitespace()
         .map(|pid| nix::unistd::Pid::from_raw(pid.parse().unwrap()))
         .collect()
+}
+
+/// Runs a command as programs do that ignore their children, or look for signals elsewhere.
+fn under_env(how: &str, command: &Command) -> Command {
+    let mut env = Command::new("env");
+    env.arg(how)
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => env.env(name, value),
+            None => env.env_remove(name),
+        };
+    }
+    env.current_dir(command.get_current_dir().expect("the broker's folder"));
+    env
+}
+
+#[test]
+fn it_hears_of_the_commands_end_even_if_it_was_started_not_to() {
+    let broker = Broker::start();
+    for how in ["--ignore-signal=CHLD", "--block-signal=CHLD"] {
+        let command = broker.run_sh("k", &[], "exit 7");
+        let mut run = Process::spawn(under_env(how, &command));
+        until_dead(run.pid());
+        assert_eq!(run.code(), 7, "{how}");
+    }
+}
+
+#[test]
+fn the_command_ignores_its_children_if_it_would_without_a_lock() {
+    let broker = Broker::start();
+    let ask = ["grep", "SigIgn", "/proc/self/status"];
+    for how in ["--ignore-signal=CHLD", "--default-signal=CHLD"] {
+        let command = under_env(how, broker.lmx(["run", "k", "--"]).args(ask));
+        let mut run = Process::spawn(command);
+        until_dead(run.pid());
+        let without = stdout(Command::new("env").arg(how).args(ask));
+        assert_eq!(run.rest().trim_end(), without, "{how}");
+    }
 }

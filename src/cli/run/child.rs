@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, raise};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getppid};
 
@@ -41,15 +41,18 @@ pub(super) enum Change {
 }
 
 impl Child {
-    /// Starts `command` with `exports` in its environment, halted at its very beginning.
+    /// Starts `command` with `exports` in its environment, halted at its very beginning. It
+    /// ignores the ends of its own children if it would without `lmx run`.
     pub(super) fn halted(
         command: &[OsString],
         exports: &[(&str, &OsStr)],
+        ignores_children: bool,
     ) -> Result<Self, Failure> {
         let process = Command::new(this_program())
             .arg0("lmx")
             .arg(EXEC)
             .arg(std::process::id().to_string())
+            .arg(ignores_children.to_string())
             .args(command)
             .envs(exports.iter().copied())
             .process_group(0)
@@ -101,10 +104,10 @@ impl Child {
     }
 }
 
-/// Becomes the command in `args`, which begin with the process id of `lmx run`.
-/// Returns an exit code if it cannot.
+/// Becomes the command in `args`, which begin with the process id of `lmx run` and whether
+/// to ignore children. Returns an exit code if it cannot.
 pub(super) fn become_command(args: &[OsString]) -> u8 {
-    let [parent, program, args @ ..] = args else {
+    let [parent, ignores_children, program, args @ ..] = args else {
         return exit::USAGE;
     };
     let parent = parent.to_str().and_then(|text| text.parse().ok());
@@ -116,6 +119,9 @@ pub(super) fn become_command(args: &[OsString]) -> u8 {
     if Some(getppid().as_raw()) != parent || raise(Signal::SIGSTOP).is_err() {
         return exit::SYSTEM;
     }
+    if ignores_children == "true" && ignore_children().is_err() {
+        return exit::SYSTEM;
+    }
     let error = Command::new(program).args(args).exec();
     let code = match error.kind() {
         io::ErrorKind::NotFound => exit::NOT_FOUND,
@@ -124,6 +130,14 @@ pub(super) fn become_command(args: &[OsString]) -> u8 {
     let shown = shown(program.as_encoded_bytes());
     Failure::new(code, format!("cannot run {shown}: {error}")).report();
     code
+}
+
+/// For `lmx run` itself must not ignore its children, and so its child was not started to.
+#[expect(unsafe_code, reason = "nix has it so for handlers; this is none")]
+fn ignore_children() -> nix::Result<()> {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no code is named that could run.
+    unsafe { sigaction(Signal::SIGCHLD, &ignore) }.map(drop)
 }
 
 /// The program that is running, even if its file was replaced in the meantime.
