@@ -22,7 +22,7 @@ use super::socket::Socket;
 use crate::clock;
 
 /// How long the last bytes sent to a connection that the broker ends may take to arrive.
-const LINGER_MAX: Duration = Duration::from_secs(1);
+pub(super) const LINGER_MAX: Duration = Duration::from_secs(1);
 /// Bytes that such a peer may still send before it is cut.
 const DRAIN_BYTES_MAX: usize = 1024 * 1024;
 /// Connections in that state at one time; more are cut.
@@ -116,8 +116,19 @@ impl Hub {
         }
     }
 
-    pub(super) fn appetite(&self, id: ConnectionId) -> Appetite {
+    /// What the machine wants of a stream, and in `output` a copy of what it says next, but no
+    /// more than `bytes_max`: both of one moment. (What the stream does not take may be dropped
+    /// by the next.)
+    pub(super) fn appetite(
+        &self,
+        id: ConnectionId,
+        output: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Appetite {
+        output.clear();
         let state = self.lock();
+        let said = state.machine.output(id);
+        output.extend_from_slice(&said[..said.len().min(bytes_max)]);
         if state.links.get(id).is_none() {
             Appetite::Over
         } else if state.machine.is_closing(id) {

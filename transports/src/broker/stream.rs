@@ -1,6 +1,7 @@
 //! Connections over any stream, each driven by its own task.
 
 use std::future::poll_fn;
+use std::io;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use atomic_waker::AtomicWaker;
 use lmx_core::broker::{ConnectError, ConnectionId};
 use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::hub::{Appetite, Hub};
-use crate::clock;
+use super::hub::{Appetite, Hub, LINGER_MAX};
+use crate::clock::{self, Alarm};
 
 /// Bytes read, and written, at one time.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -27,9 +28,12 @@ where
     let (id, waker) = match hub.connect_stream() {
         Ok(connected) => connected,
         Err(error) => {
-            // Nobody waits for whether it arrives.
-            let _ = stream.write_all(&error.reply(clock::now())).await;
-            let _ = stream.close().await;
+            let reply = error.reply(clock::now());
+            linger(async {
+                stream.write_all(&reply).await?;
+                stream.close().await
+            })
+            .await;
             return Err(error);
         }
     };
@@ -41,11 +45,28 @@ where
         writing: Vec::new(),
         is_flushed: true,
     };
-    poll_fn(|context| link.poll(context, &mut stream)).await;
-    drop(link);
-    // For the broker the connection is over; this is only the stream's own good-bye.
-    let _ = stream.close().await;
+    let end = poll_fn(|context| link.poll(context, &mut stream)).await;
+    linger(async {
+        if let End::Said = end {
+            // A broker that is told to stop waits for this.
+            stream.flush().await?;
+        }
+        drop(link);
+        // For the broker the connection is over; this is only the stream's own good-bye.
+        stream.close().await
+    })
+    .await;
     Ok(())
+}
+
+/// Says the `last_words`, but to nobody who does not listen.
+async fn linger(last_words: impl Future<Output = io::Result<()>>) {
+    let too_late = async {
+        Alarm::after(LINGER_MAX).await;
+        Ok(())
+    };
+    // Whether they arrived makes no difference.
+    let _ = smol::future::or(last_words, too_late).await;
 }
 
 /// A stream's connection to the hub. Dropping it, with the task or at its end, ends it.
@@ -54,9 +75,10 @@ struct StreamLink {
     id: ConnectionId,
     waker: Arc<AtomicWaker>,
     reading: Box<[u8]>,
-    /// A copy of the beginning of the machine's output, which stays there until it is
-    /// written: the machine's limits count it.
+    /// Space for a copy of the beginning of the machine's output. That stays there until it is
+    /// written: the machine's limits count it, and it may drop it.
     writing: Vec<u8>,
+    /// The stream has passed on what it was given.
     is_flushed: bool,
 }
 
@@ -68,14 +90,14 @@ impl Drop for StreamLink {
 
 impl StreamLink {
     /// Ready when the connection is over.
-    fn poll<S>(&mut self, context: &mut Context<'_>, stream: &mut S) -> Poll<()>
+    fn poll<S>(&mut self, context: &mut Context<'_>, stream: &mut S) -> Poll<End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         self.waker.register(context.waker());
         for _ in 0..TURNS_MAX {
-            if ready!(self.poll_turn(context, stream)).is_break() {
-                return Poll::Ready(());
+            if let ControlFlow::Break(end) = ready!(self.poll_turn(context, stream)) {
+                return Poll::Ready(end);
             }
         }
         // There may be more to do, for as long as a loud peer goes on: its executor serves others.
@@ -83,23 +105,44 @@ impl StreamLink {
         Poll::Pending
     }
 
-    /// Writes a chunk or, where there is none or it must wait, reads one. `Break` when the
-    /// connection is over.
-    fn poll_turn<S>(&mut self, context: &mut Context<'_>, stream: &mut S) -> Poll<ControlFlow<()>>
+    /// Writes a chunk or, where there is none or it must wait, reads one.
+    fn poll_turn<S>(&mut self, context: &mut Context<'_>, stream: &mut S) -> Poll<ControlFlow<End>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let is_written = match self.poll_write(context, stream) {
-            Poll::Ready(Ok(Written::Some)) => return Poll::Ready(ControlFlow::Continue(())),
-            Poll::Ready(Ok(Written::All)) => true,
-            Poll::Ready(Err(Gone)) => return Poll::Ready(ControlFlow::Break(())),
-            Poll::Pending => false,
-        };
-        match self.hub.appetite(self.id) {
-            Appetite::Over => return Poll::Ready(ControlFlow::Break(())),
-            Appetite::Closing if is_written => return Poll::Ready(ControlFlow::Break(())),
-            Appetite::Closing | Appetite::None => return Poll::Pending,
-            Appetite::Some => {}
+        let appetite = self.hub.appetite(self.id, &mut self.writing, CHUNK_BYTES);
+        let has_output = !self.writing.is_empty();
+        if has_output {
+            match Pin::new(&mut *stream).poll_write(context, &self.writing) {
+                Poll::Ready(Ok(bytes)) if bytes > 0 => {
+                    self.is_flushed = false;
+                    let id = self.id;
+                    self.hub
+                        .with(|machine, now| machine.consume_output(now, id, bytes));
+                    return Poll::Ready(ControlFlow::Continue(()));
+                }
+                Poll::Ready(_) => return Poll::Ready(ControlFlow::Break(End::Gone)),
+                Poll::Pending => {}
+            }
+        }
+        match appetite {
+            Appetite::Over => return Poll::Ready(ControlFlow::Break(End::Said)),
+            Appetite::Closing if !has_output => {
+                return Poll::Ready(ControlFlow::Break(End::Said));
+            }
+            Appetite::Closing => return Poll::Pending,
+            Appetite::Some | Appetite::None => {}
+        }
+        if !has_output && !self.is_flushed {
+            // TLS may keep what it was given until it is told.
+            match Pin::new(&mut *stream).poll_flush(context) {
+                Poll::Ready(Ok(())) => self.is_flushed = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(ControlFlow::Break(End::Gone)),
+                Poll::Pending => {}
+            }
+        }
+        if let Appetite::None = appetite {
+            return Poll::Pending;
         }
         match ready!(Pin::new(&mut *stream).poll_read(context, &mut self.reading)) {
             Ok(bytes) if bytes > 0 => {
@@ -108,61 +151,15 @@ impl StreamLink {
                     .with(|machine, now| machine.handle_input(now, id, input));
                 Poll::Ready(ControlFlow::Continue(()))
             }
-            Ok(_) | Err(_) => Poll::Ready(ControlFlow::Break(())),
+            Ok(_) | Err(_) => Poll::Ready(ControlFlow::Break(End::Gone)),
         }
-    }
-
-    /// Writes a chunk of the output, or flushes if there is none.
-    fn poll_write<S>(
-        &mut self,
-        context: &mut Context<'_>,
-        stream: &mut S,
-    ) -> Poll<Result<Written, Gone>>
-    where
-        S: AsyncWrite + Unpin,
-    {
-        if self.refill() {
-            return match ready!(Pin::new(&mut *stream).poll_write(context, &self.writing)) {
-                Ok(bytes) if bytes > 0 => {
-                    self.writing.drain(..bytes);
-                    self.is_flushed = false;
-                    let id = self.id;
-                    self.hub
-                        .with(|machine, now| machine.consume_output(now, id, bytes));
-                    Poll::Ready(Ok(Written::Some))
-                }
-                Ok(_) | Err(_) => Poll::Ready(Err(Gone)),
-            };
-        }
-        if !self.is_flushed {
-            // TLS may keep what it was given until it is told.
-            match ready!(Pin::new(&mut *stream).poll_flush(context)) {
-                Ok(()) => self.is_flushed = true,
-                Err(_) => return Poll::Ready(Err(Gone)),
-            }
-        }
-        Poll::Ready(Ok(Written::All))
-    }
-
-    /// Whether there is anything to write.
-    fn refill(&mut self) -> bool {
-        if self.writing.is_empty() {
-            let state = self.hub.lock();
-            let output = state.machine.output(self.id);
-            let chunk = &output[..output.len().min(CHUNK_BYTES)];
-            self.writing.extend_from_slice(chunk);
-        }
-        !self.writing.is_empty()
     }
 }
 
-/// How much of the output has been written.
-enum Written {
-    /// A part, and there may be more.
-    Some,
-    /// All there is, and it was flushed.
-    All,
+/// How a connection ends.
+enum End {
+    /// The broker is done with it, and has written what it had to say.
+    Said,
+    /// The stream failed, or was ended by its peer.
+    Gone,
 }
-
-/// The stream failed or was ended by its peer.
-struct Gone;
