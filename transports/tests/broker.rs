@@ -1,15 +1,18 @@
 //! Brokers inside this process: any number, over any stream.
 
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use lmx_core::Instant;
 use lmx_core::wire::{Answer, Command, Hello, MAGIC, Reply, Request, frame};
-use lmx_transports::broker::BindError;
+use lmx_transports::broker::{BindError, default_config};
+use lmx_transports::clock::Alarm;
 use lmx_transports::launch::{Launched, launch_if_absent};
 use lmx_transports::net::{Address, ListenError};
 use lmx_transports::state::StatePlace;
 use lmx_transports::{Broker, BrokerBuilder, Client};
+use smol::future::FutureExt as _;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn builder() -> BrokerBuilder {
@@ -132,6 +135,36 @@ fn of_many_that_launch_at_one_time_one_starts_and_all_are_served() {
         assert_eq!(started.len(), 1);
         let client = Client::builder().unix(&path).connect().await.unwrap();
         client.lock("key").await.unwrap().release().await.unwrap();
+    });
+}
+
+#[test]
+fn of_a_burst_of_connections_none_waits_for_something_else_to_happen() {
+    // More than are accepted in one round, and fewer than the kernel may keep.
+    const BURST: usize = 100;
+    let mut config = default_config();
+    config.handshake_max = Duration::from_hours(1);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut burst: Vec<_> = (0..BURST)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    smol::block_on(async {
+        let _broker = builder()
+            .config(config)
+            .listener(listener)
+            .bind()
+            .await
+            .unwrap();
+        let last = burst.pop().unwrap();
+        let mut last = smol::Async::new(last).unwrap();
+        last.write_all(&MAGIC).await.unwrap();
+        last.write_all(&request(1, hello())).await.unwrap();
+        let hang = async {
+            Alarm::after(Duration::from_mins(1)).await;
+            panic!("it is not accepted")
+        };
+        reply(&mut last).or(hang).await.unwrap();
     });
 }
 

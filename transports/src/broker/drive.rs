@@ -196,7 +196,8 @@ impl Drive {
                     }
                 }
                 state.set_busy(now, self.busy_poll.expects_soon());
-                let wake_at = stop_at_latest.or(stop_at).or(self.paused_until);
+                let accept_at = self.paused_until.or(self.has_to_accept().then_some(now));
+                let wake_at = stop_at_latest.or(stop_at).or(accept_at);
                 state.sleep(now, wake_at)
             };
             let waited =
@@ -225,6 +226,12 @@ impl Drive {
             }
             state.settle(clock::now());
         }
+    }
+
+    /// Whether connections may wait of which no event will tell: each comes with one, but only
+    /// so many are accepted in one round.
+    fn has_to_accept(&self) -> bool {
+        self.listeners.iter().any(|accepting| accepting.is_ready)
     }
 
     fn accept(&mut self, state: &mut State) {
