@@ -90,6 +90,13 @@ impl Hub {
         let now = clock::now();
         let result = act(&mut state.machine, now);
         state.settle(now);
+        self.wake_in_time(&mut state);
+        result
+    }
+
+    /// Wakes the readiness loop if what was done from outside it has left it something to do
+    /// before it wakes by itself.
+    fn wake_in_time(&self, state: &mut State) {
         let due = state.due();
         if !state.hungry.is_empty()
             || due.is_some_and(|due| state.wake_at.is_none_or(|wake_at| due < wake_at))
@@ -97,7 +104,6 @@ impl Hub {
             state.wake_at = due;
             self.wake();
         }
-        result
     }
 
     /// Opens a connection that its own task drives.
@@ -106,6 +112,7 @@ impl Hub {
         let id = state.machine.connect(clock::now())?;
         let waker = Arc::new(AtomicWaker::new());
         state.links.insert(id, Link::Stream(Arc::clone(&waker)));
+        self.wake_in_time(&mut state);
         Ok((id, waker))
     }
 

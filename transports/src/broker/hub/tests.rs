@@ -6,15 +6,17 @@ use lmx_core::wire::{
     AcquireFields, Answer, Command, Hello, MAGIC, Reply, Request, SeqBuf, WantFields, frame,
 };
 use lmx_core::{Mode, RequestId};
-use mio::Poll;
+use mio::{Events, Poll};
 
 use super::*;
+
+const WAKE: Token = Token(usize::MAX);
 
 /// A hub whose loop is the test.
 struct Loop {
     begun: Instant,
     hub: Hub,
-    _poll: Poll,
+    poll: Poll,
     buffer: [u8; 4096],
     /// The peers' ends, by slot.
     peers: Vec<UnixStream>,
@@ -26,12 +28,12 @@ impl Loop {
         let poll = Poll::new().unwrap();
         let machine = Machine::new(begun, BrokerConfig::default()).unwrap();
         let registry = poll.registry().try_clone().unwrap();
-        let waker = Waker::new(poll.registry(), Token(usize::MAX)).unwrap();
+        let waker = Waker::new(poll.registry(), WAKE).unwrap();
         let (_, ended) = async_channel::bounded(1);
         let mut this = Self {
             begun,
             hub: Hub::new(machine, registry, waker, None, ended),
-            _poll: poll,
+            poll,
             buffer: [0; 4096],
             peers: Vec::new(),
         };
@@ -94,6 +96,13 @@ impl Loop {
         }));
         let fields = AcquireFields::new(id, wants.finish());
         self.says(slot, tag, Command::Acquire(fields));
+    }
+
+    /// Whether the loop, were it asleep, would have been woken since this was last asked.
+    fn is_woken(&mut self) -> bool {
+        let mut events = Events::with_capacity(16);
+        self.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+        events.iter().any(|event| event.token() == WAKE)
     }
 
     /// What the peer has been sent since it was last asked.
@@ -266,4 +275,15 @@ fn who_is_found_to_be_gone_by_what_was_put_off_makes_room_at_once() {
     this.peers.pop();
     this.hub.lock().set_busy(this.begun, false);
     assert_eq!(this.is_told(0), ["Queued", "Granted"]);
+}
+
+#[test]
+fn a_stream_that_may_be_late_for_its_handshake_wakes_a_loop_that_sleeps_without_end() {
+    let mut this = Loop::with_peers(0);
+    assert_eq!(this.hub.lock().sleep(this.begun, None), None);
+    let _stream = this.hub.connect_stream().unwrap();
+    assert!(this.is_woken());
+    // The next may be late no sooner.
+    let _stream = this.hub.connect_stream().unwrap();
+    assert!(!this.is_woken());
 }
