@@ -35,7 +35,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::clock;
 use crate::net::{self, Address, Endpoint, ListenError, UnixListening};
-use crate::state::{StateError, StateFile, StatePlace};
+use crate::state::{StateError, StateFile, StateName, StatePlace};
 #[cfg(feature = "tls")]
 use crate::tls::TlsServer;
 use hub::Hub;
@@ -342,22 +342,9 @@ impl BrokerBuilder {
         &self,
         addresses: &[Address],
     ) -> Result<Option<(StateFile, Option<Record>)>, StateError> {
-        // An address that the kernel chose is no name to find a state under again.
-        let is_chosen = |address: &&Address| {
-            match address {
-            Address::Unix(_) => true,
-            Address::Tcp(address) => self
-                .endpoints
-                .iter()
-                .all(|endpoint| !matches!(endpoint, Endpoint::Tcp { port: 0, .. }))
-                || self.endpoints.iter().any(
-                    |endpoint| matches!(endpoint, Endpoint::Tcp { port, .. } if *port == address.port()),
-                ),
-        }
-        };
-        let chosen = addresses.iter().find(is_chosen);
+        let name = self.state_name(addresses);
         if self.state == StatePlace::Ephemeral
-            || (self.state == StatePlace::Default && chosen.is_none())
+            || (self.state == StatePlace::Default && name.is_none())
         {
             tracing::warn!(
                 "no state is kept: after a restart fencing tokens begin anew, and locks that \
@@ -368,8 +355,28 @@ impl BrokerBuilder {
         let Some(directory) = self.state.directory()? else {
             return Ok(None);
         };
-        let address = chosen.unwrap_or(&addresses[0]);
-        StateFile::open(&directory, address).map(Some)
+        let name = name.unwrap_or(StateName::Port(0));
+        StateFile::open(&directory, &name).map(Some)
+    }
+
+    /// What its state is found under again; none if the kernel chose all that it has.
+    fn state_name(&self, addresses: &[Address]) -> Option<StateName> {
+        // The inherited ones come first.
+        let inherited = addresses[..self.inherited.len()].iter();
+        let inherited = inherited.filter_map(|address| match address {
+            Address::Tcp(address) => Some(address.port()),
+            Address::Unix(_) => None,
+        });
+        let asked_for = self.endpoints.iter().filter_map(|endpoint| match endpoint {
+            Endpoint::Tcp { port, .. } => Some(*port),
+            Endpoint::Unix(_) => None,
+        });
+        let port = inherited.chain(asked_for).find(|port| *port != 0);
+        let unix = addresses.iter().find_map(|address| match address {
+            Address::Tcp(_) => None,
+            Address::Unix(path) => Some(path.clone()),
+        });
+        port.map(StateName::Port).or(unix.map(StateName::Unix))
     }
 
     fn listen_all(&self) -> Result<(Vec<TcpListener>, Vec<UnixListening>), BindError> {

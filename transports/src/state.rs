@@ -5,9 +5,11 @@
 //! is there, whole. A checksum finds what the disk itself damages.
 
 mod disk;
+mod name;
 
 pub(crate) use disk::Disk;
 use disk::RealDisk;
+pub(crate) use name::StateName;
 
 use std::fs;
 use std::io;
@@ -17,14 +19,12 @@ use std::time::Duration;
 use lmx_core::broker::{Record, RecordError};
 
 use crate::clock::Alarm;
-use crate::net::{Address, PathLock};
+use crate::net::PathLock;
 
 /// Tries to get a state file that another broker has.
 const LOCK_TRIES: u32 = 100;
 /// Pause between them.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
-/// Longest name of a state file that is readable; longer ones are hashed.
-const NAME_BYTES_MAX: usize = 120;
 
 /// Why a broker has no state.
 #[derive(Debug, thiserror::Error)]
@@ -37,10 +37,29 @@ pub enum StateError {
     )]
     NoDirectory,
     /// Another broker has it.
-    #[error("the state file {} is in use by another broker", path.display())]
+    #[error(
+        "the state file {} is in use by another broker; brokers on one port, whatever their \
+         addresses, need a directory each (--state-dir)",
+        path.display()
+    )]
     InUse {
         /// Which.
         path: PathBuf,
+    },
+    /// Several brokers on this port have left a state, from when their addresses were part of
+    /// its name.
+    #[error(
+        "{} may all be the state of a broker on this port, for older versions named it after \
+         its address as well. Rename the one whose broker gave the highest fencing tokens, as a \
+         rule the newest, to {}, and remove the others",
+        shown(candidates),
+        path.display()
+    )]
+    Ambiguous {
+        /// What its file is called.
+        path: PathBuf,
+        /// What is there.
+        candidates: Vec<PathBuf>,
     },
     /// It is there, but is no record that this broker can read.
     #[error(
@@ -81,7 +100,7 @@ pub enum StatePlace {
     /// `XDG_STATE_HOME/lmx`, else `~/.local/state/lmx`. A broker whose only addresses
     /// the kernel chose (port 0) has no successor there, and keeps none.
     Default,
-    /// In this directory.
+    /// In this directory. A broker on port 0 finds there what the one before it left.
     Directory(PathBuf),
     /// Nowhere: a restart forgets tokens and holds.
     Ephemeral,
@@ -118,39 +137,74 @@ pub(crate) struct StateFile<D = RealDisk> {
 }
 
 impl StateFile {
-    /// Takes the state file of the broker at `address`, and reads what its predecessor left.
+    /// Takes the state file of that name, and reads what its predecessor left.
     pub(crate) fn open(
         directory: &Path,
-        address: &Address,
+        name: &StateName,
     ) -> Result<(Self, Option<Record>), StateError> {
-        let path = directory.join(file_name(address));
-        let unwritable = |source| StateError::Unwritable {
+        let path = directory.join(name.file_name());
+        make_directory(directory).map_err(|source| StateError::Unwritable {
             path: path.clone(),
             source,
-        };
-        make_directory(directory).map_err(unwritable)?;
-        let mut lock_path = path.clone();
-        lock_path.set_extension("lock");
-        let mut tries = 0;
-        let lock = loop {
-            if let Some(lock) = PathLock::claim(&lock_path).map_err(unwritable)? {
-                break lock;
+        })?;
+        let lock = claim(&path)?;
+        let older = name.older_files(directory);
+        let older = older.map_err(|source| StateError::Unreadable {
+            path: directory.to_owned(),
+            source,
+        })?;
+        match &older[..] {
+            [] => {}
+            [older] if !path.exists() => take_up(older, &path)?,
+            _ => {
+                let mut candidates = older;
+                candidates.extend(path.exists().then(|| path.clone()));
+                return Err(StateError::Ambiguous { path, candidates });
             }
-            // A predecessor that was told to stop may still be writing.
-            tries += 1;
-            if tries == LOCK_TRIES {
-                return Err(StateError::InUse { path });
-            }
-            smol::block_on(Alarm::after(LOCK_PAUSE));
-        };
+        }
         let file = Self {
             disk: RealDisk,
             path,
             _lock: Some(lock),
         };
         let record = file.load()?;
+        if record.is_none() {
+            tracing::info!(file = %file.path.display(), "no broker before this one left a state");
+        }
         Ok((file, record))
     }
+}
+
+/// The right to the state file at `path`.
+fn claim(path: &Path) -> Result<PathLock, StateError> {
+    let lock_path = path.with_extension("lock");
+    for _ in 0..LOCK_TRIES {
+        match PathLock::claim(&lock_path) {
+            Ok(Some(lock)) => return Ok(lock),
+            // A predecessor that was told to stop may still be writing.
+            Ok(None) => smol::block_on(Alarm::after(LOCK_PAUSE)),
+            Err(source) => {
+                let path = path.to_owned();
+                return Err(StateError::Unwritable { path, source });
+            }
+        }
+    }
+    let path = path.to_owned();
+    Err(StateError::InUse { path })
+}
+
+/// Goes on with the state that an older version has left under another name.
+fn take_up(older: &Path, path: &Path) -> Result<(), StateError> {
+    let _lock = claim(older)?;
+    let mut disk = RealDisk;
+    disk.rename(older, path)
+        .and_then(|()| disk.sync_directory_of(path))
+        .map_err(|source| StateError::Unwritable {
+            path: path.to_owned(),
+            source,
+        })?;
+    tracing::info!(from = %older.display(), to = %path.display(), "renamed the state file");
+    Ok(())
 }
 
 impl<D: Disk> StateFile<D> {
@@ -186,6 +240,14 @@ impl<D: Disk> StateFile<D> {
     }
 }
 
+fn shown(paths: &[PathBuf]) -> String {
+    let shown: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    shown.join(" and ")
+}
+
 /// Makes the directory, so that it survives a crash, for its owner only.
 fn make_directory(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
@@ -198,47 +260,6 @@ fn make_directory(path: &Path) -> io::Result<()> {
         .mode(0o700)
         .create(path)?;
     RealDisk.sync_directory_of(path)
-}
-
-/// A name that no other address has.
-fn file_name(address: &Address) -> String {
-    use std::fmt::Write as _;
-    use std::os::unix::ffi::OsStrExt;
-
-    let name = match address {
-        Address::Tcp(address) => format!("tcp-{}-{}", address.ip(), address.port()),
-        Address::Unix(path) => {
-            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-            let mut name = "unix-".to_owned();
-            for &byte in path.as_os_str().as_bytes() {
-                match byte {
-                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {
-                        name.push(char::from(byte));
-                    }
-                    other => {
-                        let _ = write!(name, "%{other:02x}");
-                    }
-                }
-            }
-            name
-        }
-    };
-    let mut name = name.replace(':', "_");
-    if name.len() > NAME_BYTES_MAX {
-        // Two hashes under different keys: 128 bits.
-        let hashes = [0, 1].map(|key| fnv(key, name.as_bytes()));
-        name = format!("unix-{:016x}{:016x}", hashes[0], hashes[1]);
-    }
-    name + ".state"
-}
-
-/// FNV-1a: the same name on every machine and for every version.
-fn fnv(key: u8, bytes: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in std::iter::once(&key).chain(bytes) {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    hash
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lmx_core::Instant;
 use lmx_core::wire::{Answer, Command, Hello, MAGIC, Reply, Request, frame};
+use lmx_core::{FencingToken, Instant};
 use lmx_transports::broker::{BindError, default_config};
 use lmx_transports::clock::Alarm;
 use lmx_transports::launch::{Launched, launch_if_absent};
 use lmx_transports::net::{Address, ListenError};
-use lmx_transports::state::StatePlace;
+use lmx_transports::state::{StateError, StatePlace};
 use lmx_transports::{Broker, BrokerBuilder, Client};
 use smol::future::FutureExt as _;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -113,6 +113,54 @@ fn a_state_is_for_one_broker_and_is_found_again() {
         assert!(guard.token() > token);
         drop(guard);
         second.stop().await.unwrap();
+    });
+}
+
+/// The token of a grant by this broker, which then stops.
+async fn last_token(broker: Broker) -> FencingToken {
+    let address = broker.addresses()[0].clone();
+    let client = Client::builder().endpoint(address).connect().await.unwrap();
+    let guard = client.lock("key").wait_forever().await.unwrap();
+    let token = guard.token();
+    guard.release().await.unwrap();
+    broker.stop().await.unwrap();
+    token
+}
+
+#[test]
+fn a_broker_at_another_address_of_its_port_goes_on_with_its_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |listener| {
+        let place = StatePlace::Directory(folder.path().join("state"));
+        Broker::builder().listener(listener).state(place).bind()
+    };
+    // Handed over, so that the port cannot become somebody else's in between.
+    let one = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = one.local_addr().unwrap().port();
+    let other = TcpListener::bind(("127.0.0.2", port)).unwrap();
+    smol::block_on(async {
+        let first = start(one).await.unwrap();
+        let second = start(other.try_clone().unwrap()).await;
+        let second = second.map(drop).unwrap_err();
+        assert!(
+            matches!(second, BindError::State(StateError::InUse { .. })),
+            "{second}"
+        );
+        let token = last_token(first).await;
+        assert!(last_token(start(other).await.unwrap()).await > token);
+    });
+}
+
+#[test]
+fn a_broker_on_any_port_goes_on_with_the_state_in_its_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        let place = StatePlace::Directory(folder.path().join("state"));
+        Broker::builder().tcp("127.0.0.1", 0).state(place).bind()
+    };
+    smol::block_on(async {
+        let token = last_token(start().await.unwrap()).await;
+        assert!(last_token(start().await.unwrap()).await > token);
     });
 }
 

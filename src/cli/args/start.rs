@@ -44,8 +44,9 @@ pub(crate) struct StartArgs {
     /// How much to log on standard error [default: info, or LMX_LOG].
     #[arg(long, value_name = "LEVEL", value_enum)]
     pub(crate) log: Option<Level>,
-    /// Where to keep the small file that a restart needs, one for each listening address
-    /// [default: lmx in the system's directory for state, mostly ~/.local/state/lmx].
+    /// Where to keep the small file that a restart needs, one for each port, or for the socket
+    /// of a broker without a port [default: lmx in the system's directory for state, mostly
+    /// ~/.local/state/lmx].
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "ephemeral")]
     pub(crate) state_dir: Option<PathBuf>,
     /// Keep no state: a restart forgets tokens and holds, so that locks which clients still

@@ -19,37 +19,36 @@ fn record(incarnation: u64) -> Record {
     }
 }
 
-fn address() -> Address {
-    Address::Tcp("127.0.0.1:6970".parse().unwrap())
-}
+const NAME: StateName = StateName::Port(6970);
 
 #[test]
 fn a_record_is_there_after_reopening() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("made/on/demand");
-    let (mut file, before) = StateFile::open(&place, &address()).unwrap();
+    let (mut file, before) = StateFile::open(&place, &NAME).unwrap();
     assert_eq!(before, None);
     file.save(&record(1)).unwrap();
     file.save(&record(2)).unwrap();
     drop(file);
-    let (_, before) = StateFile::open(&place, &address()).unwrap();
+    let (_, before) = StateFile::open(&place, &NAME).unwrap();
     assert_eq!(before, Some(record(2)));
 }
 
 #[test]
 fn a_second_broker_on_the_same_state_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let _first = StateFile::open(directory.path(), &address()).unwrap();
-    let error = StateFile::open(directory.path(), &address()).unwrap_err();
+    let _first = StateFile::open(directory.path(), &NAME).unwrap();
+    let error = StateFile::open(directory.path(), &NAME).unwrap_err();
     assert!(matches!(error, StateError::InUse { .. }), "{error}");
-    let other = Address::Tcp("127.0.0.1:6971".parse().unwrap());
-    StateFile::open(directory.path(), &other).unwrap();
+    let words = error.to_string();
+    assert!(words.contains("--state-dir"), "{words}");
+    StateFile::open(directory.path(), &StateName::Port(6971)).unwrap();
 }
 
 #[test]
 fn a_damaged_file_is_an_error_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut file, _) = StateFile::open(directory.path(), &address()).unwrap();
+    let (mut file, _) = StateFile::open(directory.path(), &NAME).unwrap();
     file.save(&record(1)).unwrap();
     let path = file.path.clone();
     drop(file);
@@ -61,7 +60,7 @@ fn a_damaged_file_is_an_error_that_names_it() {
         b"",
     ] {
         fs::write(&path, damaged).unwrap();
-        let error = StateFile::open(directory.path(), &address()).unwrap_err();
+        let error = StateFile::open(directory.path(), &NAME).unwrap_err();
         assert!(matches!(error, StateError::Unusable { .. }), "{error}");
         assert!(error.to_string().contains(&*path.to_string_lossy()));
         // Nothing was repaired behind the operator's back.
@@ -74,7 +73,7 @@ fn a_place_that_cannot_be_written_is_an_error_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
     let blocked = directory.path().join("file");
     fs::write(&blocked, "").unwrap();
-    let error = StateFile::open(&blocked, &address()).unwrap_err();
+    let error = StateFile::open(&blocked, &NAME).unwrap_err();
     assert!(matches!(error, StateError::Unwritable { .. }), "{error}");
 }
 
@@ -83,30 +82,87 @@ fn only_the_owner_can_read_it() {
     use std::os::unix::fs::PermissionsExt;
 
     let directory = tempfile::tempdir().unwrap();
-    let (mut file, _) = StateFile::open(directory.path(), &address()).unwrap();
+    let (mut file, _) = StateFile::open(directory.path(), &NAME).unwrap();
     file.save(&record(1)).unwrap();
     let mode = fs::metadata(&file.path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]
-fn no_two_addresses_share_a_file() {
+fn no_two_names_share_a_file() {
     let long = "x".repeat(300);
     let names: Vec<String> = [
-        Address::Tcp("127.0.0.1:6970".parse().unwrap()),
-        Address::Tcp("127.0.0.1:697".parse().unwrap()),
-        Address::Tcp("[::1]:6970".parse().unwrap()),
-        Address::Unix("/run/a".into()),
-        Address::Unix("/run-a".into()),
-        Address::Unix(format!("/{long}/a").into()),
-        Address::Unix(format!("/{long}/b").into()),
+        StateName::Port(6970),
+        StateName::Port(697),
+        StateName::Unix("/run/a".into()),
+        StateName::Unix("/run-a".into()),
+        StateName::Unix(format!("/{long}/a").into()),
+        StateName::Unix(format!("/{long}/b").into()),
     ]
     .iter()
-    .map(file_name)
+    .map(StateName::file_name)
     .collect();
     for (position, name) in names.iter().enumerate() {
         assert!(!names[..position].contains(name), "{name}");
         assert!(name.len() < 200 && !name.contains('/'), "{name}");
+    }
+}
+
+/// Names of before addresses were left out of them.
+const OLDER: [&str; 2] = ["tcp-127.0.0.1-6970.state", "tcp-__1-6970.state"];
+
+#[test]
+fn a_state_under_its_older_name_is_taken_up() {
+    for older in OLDER {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        // What is not this broker's is left alone.
+        let others = ["tcp-127.0.0.1-16970.state", "tcp-x-6970.state"];
+        for other in others {
+            fs::write(directory.join(other), "").unwrap();
+        }
+        fs::write(directory.join(older), record(3).encode()).unwrap();
+        let (file, before) = StateFile::open(directory, &NAME).unwrap();
+        assert_eq!(before, Some(record(3)));
+        drop(file);
+        let mut left: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, [others[0], "tcp-6970.state", others[1]]);
+    }
+}
+
+#[test]
+fn a_state_under_its_older_name_is_not_taken_from_its_broker() {
+    let directory = tempfile::tempdir().unwrap();
+    let older = directory.path().join(OLDER[0]);
+    fs::write(&older, record(3).encode()).unwrap();
+    let _its = PathLock::claim(&older.with_extension("lock")).unwrap();
+    let error = StateFile::open(directory.path(), &NAME).unwrap_err();
+    assert!(
+        matches!(&error, StateError::InUse { path } if *path == older),
+        "{error}"
+    );
+}
+
+#[test]
+fn of_several_states_none_is_chosen() {
+    for names in [&OLDER[..], &[OLDER[0], "tcp-6970.state"]] {
+        let directory = tempfile::tempdir().unwrap();
+        for name in names {
+            fs::write(directory.path().join(name), record(3).encode()).unwrap();
+        }
+        let error = StateFile::open(directory.path(), &NAME).unwrap_err();
+        let words = error.to_string();
+        assert!(matches!(error, StateError::Ambiguous { .. }), "{words}");
+        assert!(names.iter().all(|name| words.contains(name)), "{words}");
+        assert!(
+            names
+                .iter()
+                .all(|name| directory.path().join(name).exists())
+        );
     }
 }
 
