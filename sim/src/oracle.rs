@@ -10,7 +10,7 @@ mod wire;
 
 pub(crate) use ear::Ear;
 pub(crate) use fairness::{Waiters, Winner};
-pub(crate) use fence::Fences;
+pub(crate) use fence::{Fences, Misordered, Told};
 pub(crate) use holds::{Hold, Holds};
 pub use violation::{Property, Violation};
 pub(crate) use wire::is_fault;

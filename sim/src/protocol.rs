@@ -43,7 +43,7 @@
 //! | property | when it is broken |
 //! |---|---|
 //! | `holders-view` | two users believe to hold a key at one (true) instant, and not both shared: from [`granted`](Context::granted) until the release, [`lost`](Context::lost), or the deadline of the grant |
-//! | `token-order` | a token is not larger than one that was granted before this one was asked for |
+//! | `token-order` | a token that another grant has on that key, unless both are shared; one that is not larger than one that had been told before this one was asked for; and, where holds exclude each other (not under [`Exclusion::FencedOnly`]), one that is told before the deadline of its grant and is smaller than one that was told earlier (shared ones are compared with those that are not) |
 //! | `fenced-store` | a store that refuses smaller tokens takes a write of an earlier holder after a later one's |
 //! | `fifo` | a request that was [`queued`](Context::queued) is overtaken more often than the contract allows |
 //! | `liveness` | all is well again, and a request has no answer in the contract's time |
@@ -249,8 +249,14 @@ pub struct Grant {
     /// Until when it may be relied on, on the client's monotonic clock
     /// ([`Context::now_ns`]); `None`: until it is given back.
     pub good_until_ns: Option<u64>,
-    /// Its fencing token, if the protocol has such: a number that is larger for whoever
-    /// was granted later.
+    /// Its fencing token, if the protocol has such: a number from 0 on that no other grant
+    /// on this key has (shared ones may share it), and that is larger for whoever was
+    /// granted later. When a grant was given is not seen, only when it was told, so tokens
+    /// are compared where no delay can explain their order. Such are those of a grant that
+    /// had been told and one that was asked for after that. Unless the contract is
+    /// [`Exclusion::FencedOnly`], such are also those of a grant told before its own deadline
+    /// ([`Exclusion::Strict`]: with time left for all of the hold) and any that was told
+    /// earlier, but for two shared ones.
     pub token: Option<u64>,
 }
 

@@ -3,7 +3,7 @@
 
 use super::Engine;
 use crate::marks::sometimes;
-use crate::oracle::{Hold, Property};
+use crate::oracle::{Hold, Misordered, Property, Told};
 use crate::plan::fault::NodeId;
 use crate::plan::{Action, Lock, Mode};
 use crate::trace::{Kind, Seconds};
@@ -34,7 +34,7 @@ pub(crate) struct Ticket {
     pub(crate) granted_ns: u64,
     pub(crate) token: Option<u64>,
     /// Its token must be larger than this one, which was known when it was asked for.
-    floor: u64,
+    floor: Option<u64>,
 }
 
 impl Ticket {
@@ -151,16 +151,42 @@ impl<'p, E: Copy> Engine<'p, E> {
 
     /// The user looks at the token it got.
     pub(crate) fn check_token(&mut self, op: u32) {
-        let Ticket { token, floor, .. } = self.tickets[op as usize];
-        let key = self.key(op);
-        if let Some(token) = token
-            && let Some(floor) = self.fences.granted(key, floor, token)
-        {
-            let detail = format!(
-                "#{op} got token {token} on k{key}, but {floor} had been told before it asked"
-            );
-            self.violate(Property::TokenOrder, detail);
-        }
+        self.judge_token(op, false);
+    }
+
+    /// The same of a hold that excludes others, and that the user may rely on from now on.
+    pub(crate) fn check_token_in_time(&mut self, op: u32) {
+        self.judge_token(op, true);
+    }
+
+    fn judge_token(&mut self, op: u32, in_time: bool) {
+        let ticket = self.tickets[op as usize];
+        let want = self.lock(ticket).wants[0];
+        let (key, floor) = (want.key, ticket.floor);
+        let Some(token) = ticket.token else {
+            return;
+        };
+        let told = Told {
+            op,
+            token,
+            shared: want.mode != Mode::Exclusive,
+            floor,
+            in_time,
+        };
+        let Some(wrong) = self.fences.granted(key, told) else {
+            return;
+        };
+        let got = format!("#{op} got token {token} on k{key}");
+        let detail = match wrong {
+            Misordered::BelowFloor(floor) => {
+                format!("{got}, but {floor} had been told before it asked")
+            }
+            Misordered::Twice(other) => format!("{got}, which #{other} was told already"),
+            Misordered::WentDown(earlier) => {
+                format!("{got} while that was still good, but {earlier} had been told before")
+            }
+        };
+        self.violate(Property::TokenOrder, detail);
     }
 
     /// The user writes to what the lock protects, whether it may or not.

@@ -54,7 +54,13 @@ impl<P: Protocol> Driver<'_, P> {
             };
             self.engine.believe(want.key, hold);
         }
-        self.engine.check_token(op);
+        // Only where holds exclude each other does their order say that of their grants.
+        let excludes = self.contract.exclusion != Exclusion::FencedOnly;
+        if excludes && begins && until_ns > self.engine.world.now_ns {
+            self.engine.check_token_in_time(op);
+        } else {
+            self.engine.check_token(op);
+        }
         self.check_order(Winner {
             key: want.key,
             op,
