@@ -128,7 +128,8 @@ impl ClientBuilder {
 
     /// Connects over streams of `connect`'s making instead of the system's sockets: TLS, a
     /// proxy, a pipe in memory. It is called for each attempt, on the thread that drives
-    /// all clients, and must not block. Errors go on naming the address.
+    /// all clients, and must not block. It may ask the client whether it is connected; the
+    /// streams that it makes may not. Errors go on naming the address.
     pub fn connector<S, F>(mut self, connect: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         S: Stream + 'static,

@@ -97,30 +97,32 @@ impl Driver {
             }
             let more = self.turn(cx, &mut state, buffer);
             let connects = self.wants_connecting(&mut state);
+            let mut given_up = None;
             if state.machine.is_closed() && state.connection.is_none() {
-                self.connecting = None;
+                given_up = self.connecting.take();
                 state.finish();
             }
             let watched = state.look_after_leader(clock::now());
             let armed = state.machine.poll_timeout();
             state.armed = armed;
-            let given_up = self.connecting.as_ref().map(|(_, until)| *until);
+            let late = self.connecting.as_ref().map(|(_, until)| *until);
             let done = state.done;
             let place = self.place.as_ref();
             let is_awake = !done && place.is_some_and(|(reactor, _)| reactor.is_awake());
             let wake = state.take_wake_together(clock::now(), is_awake);
             let together = state.together_until();
             drop(state);
-            self.due = [armed, given_up, together, watched]
-                .into_iter()
-                .flatten()
-                .min();
+            // Outside of the lock, for they are anybody's code, which may look at the client.
+            drop(given_up);
             wake.into_iter().for_each(Waker::wake);
+            if connects {
+                let attempt = (self.connector)();
+                self.connecting = Some((attempt, clock::now() + self.connect_timeout));
+                continue;
+            }
+            self.due = [armed, late, together, watched].into_iter().flatten().min();
             if done {
                 return Poll::Ready(());
-            }
-            if connects {
-                continue;
             }
             if more {
                 cx.waker().wake_by_ref();
@@ -152,15 +154,11 @@ impl Driver {
         Some(result)
     }
 
-    fn wants_connecting(&mut self, state: &mut State) -> bool {
+    fn wants_connecting(&self, state: &mut State) -> bool {
         let wanted = state.connection.is_none()
             && self.connecting.is_none()
             && state.machine.wants_connection(clock::now());
-        if wanted {
-            let attempt = (self.connector)();
-            self.connecting = Some((attempt, clock::now() + self.connect_timeout));
-        }
-        state.connecting = self.connecting.is_some();
+        state.connecting = wanted || self.connecting.is_some();
         wanted
     }
 

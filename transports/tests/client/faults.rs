@@ -1,8 +1,9 @@
 //! Connections that break, and brokers that fall silent.
 
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lmx_core::broker::BrokerConfig;
@@ -194,6 +195,28 @@ fn a_guard_dropped_without_a_connection_gives_its_lock_back_later() {
         until(&direct, "key", 1, 0).await;
         proxy.refuse(false);
         until(&direct, "key", 0, 0).await;
+    });
+}
+
+#[test]
+fn a_connector_may_look_at_its_client() {
+    run(async {
+        let own: Arc<OnceLock<Client>> = Arc::default();
+        let (tell, told) = smol::channel::unbounded();
+        let seen = Arc::clone(&own);
+        let connector = move || {
+            if let Some(client) = seen.get() {
+                let _ = tell.try_send(client.is_connected());
+            }
+            async { Err::<smol::net::TcpStream, _>(io::ErrorKind::ConnectionRefused.into()) }
+        };
+        let client = Client::builder()
+            .connector(connector)
+            .backoff(Duration::from_millis(1), Duration::from_millis(1));
+        // In there only: where this hangs, to drop one would hang as well.
+        own.set(client.build().expect("a client")).ok();
+        assert_eq!(told.recv().await, Ok(false));
+        own.get().expect("it is set").clone().close().await;
     });
 }
 
