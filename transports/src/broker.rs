@@ -121,7 +121,9 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// It had already ended, by itself.
+    /// It had already ended, by itself, or its last state could not be written. (If that is
+    /// because the disk does not answer, the state file stays in use until it does, or until
+    /// the process ends.)
     pub async fn stop(self) -> Result<(), BrokerError> {
         self.hub.request_stop();
         self.hub.ended().await

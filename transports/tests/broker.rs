@@ -1,12 +1,14 @@
 //! Brokers inside this process: any number, over any stream.
 
+use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lmx_core::wire::{Answer, Command, Hello, MAGIC, Reply, Request, frame};
 use lmx_core::{FencingToken, Instant};
-use lmx_transports::broker::{BindError, default_config};
+use lmx_transports::broker::{BindError, BrokerError, default_config};
 use lmx_transports::clock::Alarm;
 use lmx_transports::launch::{Launched, launch_if_absent};
 use lmx_transports::net::{Address, ListenError};
@@ -165,6 +167,32 @@ fn a_broker_on_any_port_goes_on_with_the_state_in_its_directory() {
 }
 
 #[test]
+fn a_disk_that_does_not_answer_keeps_a_stop_waiting_only_for_so_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("state");
+    let path = folder.path().join("socket");
+    smol::block_on(async {
+        let broker = Broker::builder().unix(&path);
+        let broker = broker.state(StatePlace::Directory(place.clone()));
+        let broker = broker.bind().await.unwrap();
+        let client = Client::builder().unix(&path).connect().await.unwrap();
+        let _guard = client.lock("key").await.unwrap();
+        let state = fs::read_dir(&place)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.extension().is_some_and(|what| what == "state"));
+        // To write the next one is to open this, which waits for a reader.
+        let mut mkfifo = process::Command::new("mkfifo");
+        mkfifo.arg(state.unwrap().with_extension("new"));
+        mkfifo.stderr(process::Stdio::null());
+        // While one is written, it has the name.
+        while !mkfifo.status().unwrap().success() {}
+        let end = within_reason(broker.stop()).await;
+        assert!(matches!(end, Err(BrokerError::StateNotWritten)), "{end:?}");
+    });
+}
+
+#[test]
 fn of_many_that_launch_at_one_time_one_starts_and_all_are_served() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
@@ -208,11 +236,7 @@ fn of_a_burst_of_connections_none_waits_for_something_else_to_happen() {
         let mut last = smol::Async::new(last).unwrap();
         last.write_all(&MAGIC).await.unwrap();
         last.write_all(&request(1, hello())).await.unwrap();
-        let hang = async {
-            Alarm::after(Duration::from_mins(1)).await;
-            panic!("it is not accepted")
-        };
-        reply(&mut last).or(hang).await.unwrap();
+        within_reason(reply(&mut last)).await.unwrap();
     });
 }
 
@@ -228,6 +252,14 @@ fn pipe() -> (impl Duplex, impl Duplex) {
 trait Duplex: smol::io::AsyncRead + smol::io::AsyncWrite + Unpin + Send + 'static {}
 
 impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Unpin + Send + 'static> Duplex for T {}
+
+async fn within_reason<T>(what: impl Future<Output = T>) -> T {
+    let hang = async {
+        Alarm::after(Duration::from_mins(1)).await;
+        panic!("it hangs")
+    };
+    what.or(hang).await
+}
 
 fn request(tag: u32, body: Command<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -12,7 +12,7 @@ use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use lmx_core::Instant;
@@ -22,7 +22,7 @@ use mio::{Events, Poll, Token, Waker};
 use super::BrokerError;
 use super::hub::{Hub, State};
 use super::socket::{Listener, Socket};
-use super::writer;
+use super::writer::{self, Writer};
 use crate::busy_poll::BusyPoll;
 use crate::clock;
 use crate::net::{UnixClaim, UnixListening};
@@ -40,6 +40,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const STOP_MAX: Duration = Duration::from_secs(1);
 /// How long the disk then has to take the last record.
 const STOP_WRITE_MAX: Duration = Duration::from_secs(5);
+/// How long its thread then has to give the state file back.
+const STOP_JOIN_MAX: Duration = Duration::from_secs(1);
 
 const WAKE: Token = Token(usize::MAX);
 /// Listeners count down from here, sockets up from zero.
@@ -129,7 +131,7 @@ struct Drive {
     to_tls: Option<async_channel::Sender<TcpStream>>,
     listeners: Vec<Accepting>,
     claims: Vec<UnixClaim>,
-    writer: Option<JoinHandle<()>>,
+    writer: Option<Writer>,
     /// Set while the process is out of descriptors.
     paused_until: Option<Instant>,
     buffer: Box<[u8]>,
@@ -154,8 +156,9 @@ impl Drive {
         hub.lock().cut(clock::now());
         hub.set_result(result);
         if let Some(writer) = self.writer.take() {
-            // Whoever waits for the end may count on the state file being free.
-            let _ = writer.join();
+            // Whoever waits for the end may count on the state file being free, unless the disk
+            // does not answer.
+            writer.join(STOP_JOIN_MAX);
         }
     }
 

@@ -120,6 +120,20 @@ impl Hub {
         // Nothing if the broker has ended, and forgotten it.
         if self.lock().links.remove(id).is_some() {
             self.with(|machine, now| machine.handle_disconnect(now, id));
+            self.wake_to_stop();
+        }
+    }
+
+    /// What the machine gave out last is durable.
+    pub(super) fn handle_durable(&self) {
+        self.with(Machine::handle_durable);
+        self.wake_to_stop();
+    }
+
+    /// A broker that is to stop may have waited for this alone.
+    fn wake_to_stop(&self) {
+        if self.is_stop_requested() {
+            self.wake();
         }
     }
 

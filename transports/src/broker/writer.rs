@@ -2,11 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use async_channel::Receiver;
-use lmx_core::broker::{Broker as Machine, Record};
+use lmx_core::broker::Record;
 
 use super::hub::Hub;
 use crate::clock::Alarm;
@@ -15,34 +15,61 @@ use crate::state::StateFile;
 /// Pause before a write that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// The thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// Closes when it has ended.
+    ended: Receiver<()>,
+}
+
 /// Writes records to `file` until the broker gives no more.
 pub(super) fn start(
     hub: Arc<Hub>,
-    mut file: StateFile,
+    file: StateFile,
     records: Receiver<Record>,
-) -> io::Result<JoinHandle<()>> {
+) -> io::Result<Writer> {
+    let (ending, ended) = async_channel::bounded(1);
     thread::Builder::new()
         .name("lmx-state".to_owned())
         .spawn(move || {
-            while let Ok(record) = records.recv_blocking() {
-                let mut was_reported = false;
-                while let Err(error) = file.save(&record) {
-                    if !was_reported {
-                        was_reported = true;
-                        tracing::error!(
-                            %error,
-                            "new sessions and kept locks wait until the state can be written"
-                        );
-                    }
-                    if records.is_closed() {
-                        return;
-                    }
-                    smol::block_on(Alarm::after(PAUSE));
-                }
-                if was_reported {
-                    tracing::info!("the state is written again");
-                }
-                hub.with(Machine::handle_durable);
+            write_all(&hub, file, &records);
+            // Whoever sees this finds the file free.
+            drop(ending);
+        })?;
+    Ok(Writer { ended })
+}
+
+impl Writer {
+    /// Waits until the state file is free. A thread that the disk keeps for longer than
+    /// `at_most` is left to it.
+    pub(super) fn join(self, at_most: Duration) {
+        let ended = async {
+            // Nothing is ever sent.
+            let _ = self.ended.recv().await;
+        };
+        smol::block_on(smol::future::or(ended, Alarm::after(at_most)));
+    }
+}
+
+fn write_all(hub: &Hub, mut file: StateFile, records: &Receiver<Record>) {
+    while let Ok(record) = records.recv_blocking() {
+        let mut was_reported = false;
+        while let Err(error) = file.save(&record) {
+            if !was_reported {
+                was_reported = true;
+                tracing::error!(
+                    %error,
+                    "new sessions and kept locks wait until the state can be written"
+                );
             }
-        })
+            if records.is_closed() {
+                return;
+            }
+            smol::block_on(Alarm::after(PAUSE));
+        }
+        if was_reported {
+            tracing::info!("the state is written again");
+        }
+        hub.handle_durable();
+    }
 }

@@ -287,3 +287,15 @@ fn a_stream_that_may_be_late_for_its_handshake_wakes_a_loop_that_sleeps_without_
     let _stream = this.hub.connect_stream().unwrap();
     assert!(!this.is_woken());
 }
+
+#[test]
+fn what_a_stop_may_be_waiting_for_wakes_the_loop() {
+    let mut this = Loop::with_peers(0);
+    let (stream, _) = this.hub.connect_stream().unwrap();
+    this.hub.request_stop();
+    assert!(this.is_woken());
+    this.hub.handle_durable();
+    assert!(this.is_woken());
+    this.hub.disconnect_stream(stream);
+    assert!(this.is_woken());
+}
