@@ -108,7 +108,7 @@ impl ClientBuilder {
         self
     }
 
-    /// An attempt to connect that takes longer has failed (3 s).
+    /// An attempt to connect that takes longer has failed (3 s). A host's addresses share it.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.config.connect_timeout = timeout;
         self
@@ -188,7 +188,7 @@ impl ClientBuilder {
         let _ = getrandom::fill(&mut seed);
         config.seed = u64::from_le_bytes(seed);
         let connect_timeout = config.connect_timeout;
-        let connector = custom.unwrap_or_else(|| connector(endpoint.clone()));
+        let connector = custom.unwrap_or_else(|| connector(endpoint.clone(), connect_timeout));
         #[cfg(feature = "tls")]
         let connector = match tls {
             Some(tls) => tls_connector(tls, endpoint.clone(), connector),

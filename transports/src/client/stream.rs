@@ -2,15 +2,19 @@
 
 use std::future::Future;
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_io::Async;
+use lmx_core::Instant;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::broker::socket::Socket;
+use crate::clock::{self, Alarm};
 use crate::net::Endpoint;
 
 /// Anything that bytes go out of and into, in order.
@@ -32,13 +36,18 @@ pub(super) type Connecting = Pin<Box<dyn Future<Output = io::Result<Connected>> 
 /// Makes a connection each time that it is called.
 pub(super) type Connector = Arc<dyn Fn() -> Connecting + Send + Sync>;
 
-/// Connects to `endpoint` over the system's sockets.
-pub(super) fn connector(endpoint: Endpoint) -> Connector {
+/// Connects to `endpoint` over the system's sockets, within `timeout`.
+pub(super) fn connector(endpoint: Endpoint, timeout: Duration) -> Connector {
+    let known = Arc::new(Known::default());
     Arc::new(move || {
-        let endpoint = endpoint.clone();
+        let (endpoint, known) = (endpoint.clone(), Arc::clone(&known));
         Box::pin(async move {
             match endpoint {
-                Endpoint::Tcp { host, port } => tcp(&host, port).await,
+                Endpoint::Tcp { host, port } => {
+                    let until = clock::now() + timeout;
+                    let addresses = smol::net::resolve((host, port)).await?;
+                    known.connect(addresses, until).await
+                }
                 Endpoint::Unix(path) => unix(&path).await,
             }
         })
@@ -73,7 +82,7 @@ fn into_stream(socket: Socket) -> io::Result<BoxStream> {
 
     Ok(match socket {
         Socket::Tcp(stream) => {
-            let stream = std::net::TcpStream::from(OwnedFd::from(stream));
+            let stream = TcpStream::from(OwnedFd::from(stream));
             Box::new(Async::new_nonblocking(stream)?)
         }
         Socket::Unix(stream) => {
@@ -83,27 +92,52 @@ fn into_stream(socket: Socket) -> io::Result<BoxStream> {
     })
 }
 
-async fn tcp(host: &str, port: u16) -> io::Result<Connected> {
-    let mut failure = None;
-    for address in smol::net::resolve((host, port)).await? {
-        match Async::<std::net::TcpStream>::connect(address).await {
-            // A port that nobody listens on can happen to be chosen for this end, too: then
-            // the kernel connects the socket to itself.
-            Ok(stream) if stream.get_ref().local_addr()? == address => {
-                failure = Some(io::ErrorKind::ConnectionRefused.into());
+/// What is known of a host's addresses: the one that has answered last.
+#[derive(Debug, Default)]
+struct Known(Mutex<Option<SocketAddr>>);
+
+impl Known {
+    /// Connects to one of `addresses`, first to the one that has answered last. Each has a
+    /// share of the time until `until`, for a host that is gone does not even refuse.
+    async fn connect(
+        &self,
+        mut addresses: Vec<SocketAddr>,
+        until: Instant,
+    ) -> io::Result<Connected> {
+        let best = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        addresses.sort_by_key(|address| Some(*address) != best);
+        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host's name has no address");
+        for (address, left) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
+            let late = async {
+                if left > 1 {
+                    let time = until.saturating_duration_since(clock::now());
+                    Alarm::after(time / left).await;
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                // Who asked for it gives it up.
+                std::future::pending().await
+            };
+            match smol::future::or(tcp(*address), late).await {
+                Ok(socket) => {
+                    *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(*address);
+                    return Ok(Connected::Socket(socket));
+                }
+                Err(error) => failure = error,
             }
-            Ok(stream) => {
-                let stream = stream.into_inner()?;
-                stream.set_nodelay(true)?;
-                let stream = mio::net::TcpStream::from_std(stream);
-                return Ok(Connected::Socket(Socket::Tcp(stream)));
-            }
-            Err(error) => failure = Some(error),
         }
+        Err(failure)
     }
-    Err(failure.unwrap_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, "the host's name has no address")
-    }))
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<Socket> {
+    let stream = Async::<TcpStream>::connect(address).await?.into_inner()?;
+    // A port that nobody listens on can happen to be chosen for this end, too: then the
+    // kernel connects the socket to itself.
+    if stream.local_addr()? == address {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    stream.set_nodelay(true)?;
+    Ok(Socket::Tcp(mio::net::TcpStream::from_std(stream)))
 }
 
 async fn unix(path: &Path) -> io::Result<Connected> {
@@ -111,3 +145,6 @@ async fn unix(path: &Path) -> io::Result<Connected> {
     let stream = mio::net::UnixStream::from_std(stream);
     Ok(Connected::Socket(Socket::Unix(stream)))
 }
+
+#[cfg(test)]
+mod tests;
