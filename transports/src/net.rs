@@ -11,7 +11,6 @@ pub(crate) use unix::{UnixClaim, UnixListening, listen_unix};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -214,7 +213,7 @@ pub(crate) fn probe(endpoint: &Endpoint) -> Option<Address> {
             let found = resolve(host, *port).ok()?.into_iter().find(answers)?;
             Some(Address::Tcp(found))
         }
-        Endpoint::Unix(path) => UnixStream::connect(path)
+        Endpoint::Unix(path) => unix::knock(path)
             .is_ok()
             .then(|| Address::Unix(path.clone())),
     }

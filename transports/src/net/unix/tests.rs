@@ -1,4 +1,9 @@
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
 use super::*;
+use crate::clock::Alarm;
+use crate::net::{Endpoint, probe};
 
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -46,6 +51,42 @@ fn a_foreign_servers_socket_is_not() {
     let error = listen_unix(&path, 0o600).unwrap_err();
     assert!(matches!(error, ListenError::InUse { .. }), "{error}");
     UnixStream::connect(&path).unwrap();
+}
+
+#[test]
+fn a_server_that_accepts_nobody_is_not_waited_for() {
+    let directory = directory();
+    let path = directory.path().join("socket");
+    let socket = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    };
+    let address = SockAddr::unix(&path).unwrap();
+    let server = socket();
+    server.bind(&address).unwrap();
+    server.listen(0).unwrap();
+    let mut peers = Vec::new();
+    let error = loop {
+        let peer = socket();
+        match peer.connect(&address) {
+            Ok(()) => peers.push(peer),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    let asked = smol::unblock(move || {
+        let endpoint = Endpoint::unix(&path);
+        (probe(&endpoint), listen_unix(&path, 0o600))
+    });
+    let hang = async {
+        Alarm::after(Duration::from_mins(1)).await;
+        panic!("it waits for the server")
+    };
+    let (found, listening) = smol::block_on(smol::future::or(asked, hang));
+    assert!(found.is_some());
+    let error = listening.unwrap_err();
+    assert!(matches!(error, ListenError::InUse { .. }), "{error}");
 }
 
 #[test]
