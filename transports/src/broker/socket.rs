@@ -2,9 +2,18 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
+use socket2::{SockRef, TcpKeepalive};
+
+/// A peer that was not heard of for so long, not even by the kernel, is asked for a sign of life,
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+/// again after each of these,
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+/// and is gone if it has answered none of so many.
+const PROBES: u32 = 3;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -83,6 +92,7 @@ impl Listener {
                 let (stream, _) = listener.accept()?;
                 // A lock's grant is one small frame: it must not wait for a second.
                 let _ = stream.set_nodelay(true);
+                let _ = notice_vanishing(&stream);
                 Ok(Socket::Tcp(stream))
             }
             Self::Unix(listener) => Ok(Socket::Unix(listener.accept()?.0)),
@@ -95,5 +105,46 @@ impl Listener {
             Self::Unix(listener) => listener,
         };
         registry.register(source, token, Interest::READABLE)
+    }
+}
+
+/// Has the kernel find out that the peer has vanished: that its machine has lost power, or its
+/// link. Nothing else tells of it where a dialect has no heartbeat.
+fn notice_vanishing(stream: &mio::net::TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER);
+    // OpenBSD has one setting for all connections of the machine.
+    #[cfg(not(target_os = "openbsd"))]
+    let keepalive = keepalive.with_interval(PROBE_INTERVAL).with_retries(PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    // Nobody is probed who has been sent something and has not acknowledged it: that is sent
+    // again and again, for a quarter of an hour, unless it is given as long as the probes.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(PROBE_AFTER + PROBES * PROBE_INTERVAL))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn a_peer_that_vanishes_is_found_out_within_75_s_whether_or_not_something_is_under_way() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _peer = std::net::TcpStream::connect(address).unwrap();
+        let listener = Listener::Tcp(mio::net::TcpListener::from_std(listener));
+        let Socket::Tcp(stream) = listener.accept().unwrap() else {
+            unreachable!("a TCP listener accepts TCP connections")
+        };
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        let silence = socket.tcp_keepalive_time().unwrap();
+        let interval = socket.tcp_keepalive_interval().unwrap();
+        let probes = socket.tcp_keepalive_retries().unwrap();
+        let in_all = Duration::from_secs(75);
+        assert_eq!(silence + interval * probes, in_all);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(in_all));
     }
 }
