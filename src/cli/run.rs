@@ -193,8 +193,15 @@ impl Job {
         // The watchdog knows the deadline before the command's first instruction.
         supervisor.handle_time(clock::now());
         supervisor.keep_watchdog();
-        supervisor.go_on();
-        supervisor.follow(signals).await;
+        if supervisor.good_until.is_some() {
+            supervisor.go_on();
+            supervisor.follow(signals).await;
+        } else {
+            // This process was stopped in between, and has not got the lock any more.
+            supervisor.loss = smol::future::poll_once(supervisor.hold.lost()).await;
+            supervisor.fate = Fate::Killed;
+            supervisor.carry_out(Order::Kill);
+        }
         supervisor.wind_up().await
     }
 }
@@ -210,7 +217,8 @@ struct Supervisor<'a> {
     /// Why the lock was lost, once it was.
     loss: Option<Loss>,
     terminal: Option<Terminal>,
-    /// Until when the lock was surely held, when it last was.
+    /// Until when the lock was surely held, when it last was. None if it was lost before the
+    /// command could begin.
     good_until: Option<Instant>,
     /// What the watchdog was last told.
     killed_by: Option<Instant>,
@@ -319,10 +327,11 @@ impl Supervisor<'_> {
 
     /// The terminal stopped the command; so be it, for the shell's sake. When the shell
     /// wakes this up again, the command goes on, if its lock has not been lost by then.
-    fn stop_as_well(&self) {
+    fn stop_as_well(&mut self) {
         if let Some(terminal) = &self.terminal {
             terminal.take_back();
             let _ = nix::sys::signal::raise(Signal::SIGSTOP);
+            self.handle_time(clock::now());
             self.go_on();
         }
     }
@@ -356,9 +365,13 @@ impl Supervisor<'_> {
         let released = within(RELEASE_MAX, self.hold.release()).await;
         if is_lost {
             let why = loss.unwrap_or(Loss::Unconfirmed);
+            let when = match self.good_until {
+                Some(_) => "while the command ran",
+                None => "before the command could begin",
+            };
             return Err(Failure::new(
                 self.job.lost,
-                format!("the lock on {key} was lost while the command ran: {why}"),
+                format!("the lock on {key} was lost {when}: {why}"),
             ));
         }
         match released {

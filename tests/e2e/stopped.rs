@@ -123,3 +123,22 @@ fn a_stopped_run_under_an_ignored_loss_goes_on() {
     broker.write("go", "");
     assert_eq!(run.code(), 5);
 }
+
+#[test]
+fn a_run_that_has_lost_its_lock_before_its_command_began_does_not_begin_it() {
+    let broker = Broker::start();
+    for on_lost in ["term", "kill", "ignore"] {
+        let options = ["--lease", "500ms", "--on-lost", on_lost];
+        let held = broker.json(&["acquire", "k"]);
+        let mut run = Process::spawn(broker.run_sh("k", &options, "touch ran"));
+        broker.until_counts("k", 1, 1);
+        run.signal(Signal::SIGSTOP);
+        succeed(&mut broker.lmx(["release", "k", "--id", held["id"].as_str().unwrap()]));
+        // Granted to the one that is stopped, and then to this one, when its lease is over.
+        succeed(&mut broker.lmx(["run", "k", "--", "true"]));
+        run.signal(Signal::SIGCONT);
+        assert_eq!(run.code(), 79, "{on_lost}");
+        assert!(!broker.path("ran").exists(), "{on_lost}");
+        assert_eq!(broker.counts("k"), (0, 0));
+    }
+}
