@@ -121,10 +121,11 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// When the limits do not go together.
+    /// When the limits do not go together, or not with what is remembered of before a
+    /// restart.
     pub fn new(now: Instant, mut config: BrokerConfig) -> Result<Self, ConfigError> {
         config.check()?;
-        let (durable, kept) = Durable::new(now, &mut config);
+        let (durable, kept) = Durable::new(now, &mut config)?;
         let mut table = LockTable::<Growable>::new(config.table.clone())?;
         if durable.is_on() {
             // No token that was given may be given again: none is before the first record

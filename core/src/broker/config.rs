@@ -112,6 +112,15 @@ pub enum ConfigError {
         /// Why.
         error: AcquireError,
     },
+    /// What a broker remembers of its predecessor leaves it no larger number.
+    #[error(
+        "{what} in the record of before the restart is {}; there is no larger one",
+        u64::MAX
+    )]
+    UsedUp {
+        /// The field of the [`Record`](super::Record).
+        what: &'static str,
+    },
 }
 
 impl BrokerConfig {

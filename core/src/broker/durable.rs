@@ -30,7 +30,7 @@ use core::time::Duration;
 
 use super::connections::Queue;
 use super::record::{Believer, KeptHold, Record};
-use super::{Broker, BrokerConfig};
+use super::{Broker, BrokerConfig, ConfigError};
 use crate::planted::planted;
 use crate::table::RequestView;
 use crate::{FencingToken, Instant, Mode, RequestId, SessionId};
@@ -128,7 +128,14 @@ pub enum Durability {
 impl Durable {
     /// Takes over from the predecessor: adapts `config`, and says how long the grace
     /// period lasts and which holds are to be restored.
-    pub(super) fn new(now: Instant, config: &mut BrokerConfig) -> (Self, Vec<KeptHold>) {
+    ///
+    /// # Errors
+    ///
+    /// When the predecessor left no number that is larger than all of its own.
+    pub(super) fn new(
+        now: Instant,
+        config: &mut BrokerConfig,
+    ) -> Result<(Self, Vec<KeptHold>), ConfigError> {
         let mut this = Self {
             is_on: false,
             wanted: 1,
@@ -150,18 +157,18 @@ impl Durable {
             last: None,
         };
         let Durability::Durable(before) = core::mem::take(&mut config.durability) else {
-            return (this, Vec::new());
+            return Ok((this, Vec::new()));
         };
         this.is_on = true;
         let Some(before) = before else {
-            return (this, Vec::new());
+            return Ok((this, Vec::new()));
         };
-        config.incarnation = before.incarnation + 1;
+        config.incarnation = next_number("incarnation", before.incarnation)?;
         config.secret_seed = before.secret_seed;
         let first = if planted!("tokens-begin-anew") {
             1
         } else {
-            before.token_ceiling.as_u64() + 1
+            next_number("token_ceiling", before.token_ceiling.as_u64())?
         };
         config.table.first_token = FencingToken::new(first).expect("it is above one");
         for Believer {
@@ -176,7 +183,7 @@ impl Durable {
         config.grace = this
             .grace_until()
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        (this, before.holds)
+        Ok((this, before.holds))
     }
 
     /// Whether changes must be noted, and to which calls they belong.
@@ -252,7 +259,7 @@ impl Broker {
         if durable.wanted == durable.safe.number {
             return None;
         }
-        durable.ceiling = durable.ceiling.max(next + TOKEN_BLOCK);
+        durable.ceiling = durable.ceiling.max(next.saturating_add(TOKEN_BLOCK));
         let record = self.record();
         self.durable.handed_out = Version {
             number: self.durable.wanted,
@@ -617,7 +624,12 @@ impl Broker {
 
 /// Whether to reserve more tokens, of which `next` is the next to be given.
 const fn is_nearly_used_up(next: u64, ceiling: u64) -> bool {
-    next + TOKEN_BLOCK / 2 > ceiling
+    next.saturating_add(TOKEN_BLOCK / 2) > ceiling
+}
+
+/// The number after `last`, which is called `what` in a record.
+fn next_number(what: &'static str, last: u64) -> Result<u64, ConfigError> {
+    last.checked_add(1).ok_or(ConfigError::UsedUp { what })
 }
 
 fn believers(sessions: impl Iterator<Item = ((u64, SessionId), Duration)>) -> Vec<Believer> {

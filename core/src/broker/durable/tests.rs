@@ -4,7 +4,11 @@ mod kept;
 mod records;
 mod takeover;
 
-use alloc::{format, string::String, vec};
+use alloc::{
+    format,
+    string::{String, ToString as _},
+    vec,
+};
 
 use super::super::{Broker, BrokerConfig, ConnectionId, Durability, Record};
 use super::*;

@@ -38,6 +38,43 @@ fn tokens_are_reserved_from_the_next_one_on_when_half_of_them_are_used() {
 }
 
 #[test]
+fn the_last_tokens_are_given_and_then_a_restart_says_that_there_are_no_more() {
+    let mut world = World::new();
+    let last = |left| FencingToken::new(u64::MAX - left).unwrap();
+    world.disk.as_mut().unwrap().token_ceiling = last(3);
+    world.restart();
+    let (mut peer, _) = world.session();
+    for id in 1..=3 {
+        peer.acquire(&mut world, id, &format!("key{id}"), false);
+    }
+    let given = format!("granted 1 {}", last(2).as_u64());
+    let words = peer.words(&mut world);
+    assert_eq!(words[0], given);
+    assert_eq!(words[2..], ["queued 3"], "the end itself is no token");
+    world.write();
+    assert_eq!(world.disk.as_ref().unwrap().token_ceiling, last(0));
+
+    let restart = |record: &Record| {
+        let config = BrokerConfig {
+            durability: Durability::Durable(Some(record.clone())),
+            ..BrokerConfig::default()
+        };
+        Broker::new(Instant::EPOCH, config).unwrap_err()
+    };
+    let record = world.disk.as_mut().unwrap();
+    let what = "token_ceiling";
+    assert_eq!(restart(record), ConfigError::UsedUp { what });
+    record.token_ceiling = FencingToken::FIRST;
+    record.incarnation = u64::MAX;
+    let error = restart(record);
+    assert_eq!(
+        error.to_string(),
+        "incarnation in the record of before the restart is 18446744073709551615; there is no \
+         larger one"
+    );
+}
+
+#[test]
 fn a_session_that_is_idle_is_written_down_once() {
     let mut world = World::new();
     world.session();
