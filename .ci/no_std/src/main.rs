@@ -75,6 +75,9 @@ fn take_turn(table: &mut LockTable<Fixed<4, 8, 2>>, now: Instant, tick: u64) -> 
     want.lease = Some(Duration::from_millis(5));
     let granted = matches!(table.acquire(now, first, &want), Ok(Acquired::Granted(_)));
     want.id = RequestId::from_u128((tick + 1).into());
-    let queued = matches!(table.acquire(now, second, &want), Ok(Acquired::Queued { .. }));
+    let queued = matches!(
+        table.acquire(now, second, &want),
+        Ok(Acquired::Queued { .. })
+    );
     granted && queued
 }
