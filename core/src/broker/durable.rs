@@ -376,6 +376,19 @@ impl Broker {
         self.note_told(index, id);
     }
 
+    /// A kept request that was there already is about to be answered for, perhaps to
+    /// somebody else.
+    pub(super) fn note_kept_again(&mut self, index: u32, id: RequestId) {
+        if self.durable.is_on
+            && !self.durable.watched.contains_key(&id)
+            // It has no line of its own, and its lease is among those of the unlisted.
+            && let Some(version) = self.durable.cover_for_ever(Duration::ZERO)
+        {
+            self.hold_back(index, version);
+        }
+        self.note_told(index, id);
+    }
+
     /// What is about to be said of this request may have been said before, to a connection
     /// that is gone, and held back there for it to be durable. Then it is here, too.
     pub(super) fn note_told(&mut self, index: u32, id: RequestId) {

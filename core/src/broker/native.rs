@@ -326,6 +326,8 @@ impl Broker {
         reclaimed: Option<FencingToken>,
     ) {
         let id = fields.id;
+        // Who asks again changes nothing about what is kept, whatever it names now.
+        let is_new_kept = fields.keep && self.table.request(id).is_none();
         let mut wants = Wants::default();
         let result = match wants.collect(&fields, &self.config.table) {
             Err(Unasked::Malformed(error)) => {
@@ -351,7 +353,8 @@ impl Broker {
             }
         };
         match result {
-            Ok(_) if fields.keep => self.note_kept(index, id, fields.lease),
+            Ok(_) if is_new_kept => self.note_kept(index, id, fields.lease),
+            Ok(_) if fields.keep => self.note_kept_again(index, id),
             Ok(_) => self.note_told(index, id),
             Err(_) => {}
         }

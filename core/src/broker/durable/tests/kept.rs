@@ -29,6 +29,63 @@ fn a_kept_hold_is_not_granted_before_a_successor_would_restore_it() {
 }
 
 #[test]
+fn who_asks_again_changes_nothing_about_what_is_kept() {
+    let seconds = |secs| Some(Duration::from_secs(secs));
+    let other_leases = [None, Some(Duration::MAX), seconds(7200), seconds(60)];
+    for (reclaims, lease) in [false, true]
+        .into_iter()
+        .flat_map(|it| other_leases.map(|lease| (it, lease)))
+    {
+        let mut world = World::new();
+        let (mut peer, ticket) = world.session();
+        peer.ask(&mut world, 1, "long", true, seconds(3600), None);
+        // Too short for a line of its own, and one that is not kept.
+        peer.ask(&mut world, 2, "short", true, seconds(1), None);
+        peer.ask(&mut world, 3, "plain", false, KEPT, None);
+        world.write();
+        assert_eq!(peer.words(&mut world).len(), 3);
+        if reclaims {
+            world.restart();
+            peer = world.hello(Some(ticket), 4);
+        }
+        let before = world.disk.clone();
+        for (id, key) in [(1, "long"), (2, "short"), (3, "plain")] {
+            if !reclaims {
+                peer.ask(&mut world, id, key, true, lease, None);
+            } else if id == 1 {
+                peer.ask(&mut world, id, key, true, lease, Some(1));
+            }
+        }
+        world.write();
+        let words = peer.words(&mut world);
+        assert_eq!(
+            words.iter().filter(|it| it.starts_with("granted")).count(),
+            if reclaims { 1 } else { 3 }
+        );
+        let holds = |record: &Option<Record>| record.as_ref().unwrap().holds.clone();
+        assert_eq!(holds(&world.disk), holds(&before), "{lease:?}");
+        world.restart();
+        assert_eq!(holds(&world.disk)[0].lease, seconds(3600));
+    }
+}
+
+#[test]
+fn a_short_kept_hold_is_not_told_to_who_takes_it_over_before_a_successor_waits_for_it() {
+    let mut world = World::new();
+    let (mut other, _) = world.session();
+    let (mut peer, _) = world.session();
+    world.write();
+    let window = Some(Duration::from_secs(8));
+    peer.ask(&mut world, 1, "key", true, window, None);
+    world.broker.handle_disconnect(world.now, peer.connection);
+    world.later(Duration::from_secs(4));
+    other.ask(&mut world, 1, "key", true, window, None);
+    assert_eq!(other.words(&mut world), [""; 0]);
+    world.write();
+    assert_eq!(other.words(&mut world), ["granted 1 1"]);
+}
+
+#[test]
 fn the_end_of_a_kept_hold_is_not_told_before_a_successor_knows() {
     let mut world = World::new();
     let (mut peer, _) = world.session();
