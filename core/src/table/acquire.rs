@@ -7,6 +7,7 @@ use crate::planted::planted;
 use crate::storage::Spare;
 use crate::table::core::Core;
 use crate::table::extras::has_extras;
+use crate::table::grant::Granted;
 use crate::table::plain::Hashes;
 use crate::table::slots::{ClaimSlot, Flags, Kind, RequestSlot, State};
 use crate::table::text::{Place, pieces_of_key, pieces_of_label};
@@ -454,14 +455,16 @@ impl Core<'_> {
 
     /// The request may have raised the capacity of its semaphores for others who wait.
     fn serve_semaphores(&mut self, now: u64, request: u32) {
+        let mut granted = Granted::new();
         let mut at = self.parts.requests[request as usize].claim;
         while at != NONE {
             let claim = self.parts.claims[at as usize];
             if claim.kind() == Kind::Semaphore {
-                self.serve(now, claim.lock());
+                self.serve_into(&mut granted, now, claim.lock());
             }
             at = claim.next;
         }
+        self.tell_who_stays_behind(granted);
     }
 
     /// The lock on `key`, which stands, or is to stand, at this place.

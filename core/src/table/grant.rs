@@ -22,6 +22,22 @@ pub(crate) struct Lifted {
     stayed: u32,
 }
 
+/// Those granted in one call who have several keys or want to know who stays behind them,
+/// chained through their `scratch`, which is free until their grant is polled.
+pub(crate) struct Granted {
+    first: u32,
+    last: u32,
+}
+
+impl Granted {
+    pub(crate) const fn new() -> Self {
+        Self {
+            first: NONE,
+            last: NONE,
+        }
+    }
+}
+
 impl Lifted {
     pub(crate) const fn new() -> Self {
         Self {
@@ -79,52 +95,74 @@ impl Core<'_> {
     /// Grants everyone on the lock whose turn it is, and then everyone on the other keys
     /// of those, for they may have stood at the head there too.
     pub(crate) fn serve(&mut self, now: u64, lock: u32) {
+        let mut granted = Granted::new();
+        self.serve_into(&mut granted, now, lock);
+        self.tell_who_stays_behind(granted);
+    }
+
+    /// Serves every lock, in the order of their slots.
+    pub(crate) fn serve_all(&mut self, now: u64) {
+        let mut granted = Granted::new();
+        for lock in 0..self.head.locks.fresh {
+            let slot = &self.parts.locks[lock as usize];
+            if slot.waiters != 0 || slot.upgrade_waits() {
+                self.serve_into(&mut granted, now, lock);
+            }
+        }
+        self.tell_who_stays_behind(granted);
+    }
+
+    /// As [`serve`](Self::serve), if more locks are to be served.
+    pub(crate) fn serve_into(&mut self, granted: &mut Granted, now: u64, lock: u32) {
         let mut lock = lock;
-        // Requests of several keys that were granted here, chained through `scratch`,
-        // which is free until their grant is polled.
-        let mut first = NONE;
-        let mut last = NONE;
+        // Whose keys are to be served next.
+        let mut next = NONE;
         let mut claim = NONE;
         loop {
             while let Some(request) = self.next_grantable(lock) {
+                let was = self.parts.requests[request as usize];
                 self.grant(now, request);
                 if planted!("wake-only-one") {
                     return;
                 }
-                if self.parts.requests[request as usize]
-                    .flags
-                    .has(Flags::MANY_KEYS)
-                {
-                    if first == NONE {
-                        first = request;
+                if was.state == State::Held {
+                    // It was upgraded: nobody else can be granted on its only key.
+                    self.tell_if_contended(request);
+                } else if was.flags.has(Flags(Flags::MANY_KEYS.0 | Flags::NOTIFY.0)) {
+                    if granted.first == NONE {
+                        granted.first = request;
                     } else {
-                        self.parts.requests[last as usize].scratch = request;
+                        self.parts.requests[granted.last as usize].scratch = request;
                     }
-                    last = request;
+                    granted.last = request;
+                    if next == NONE {
+                        next = request;
+                    }
                 }
             }
             if claim != NONE {
                 claim = self.parts.claims[claim as usize].next;
             }
             if claim == NONE {
-                if first == NONE {
+                if next == NONE {
                     return;
                 }
-                let granted = &mut self.parts.requests[first as usize];
-                claim = granted.claim;
-                first = core::mem::replace(&mut granted.scratch, NONE);
+                let served = &self.parts.requests[next as usize];
+                claim = served.claim;
+                next = served.scratch;
             }
             lock = self.parts.claims[claim as usize].lock();
         }
     }
 
-    /// Serves every lock, in the order of their slots.
-    pub(crate) fn serve_all(&mut self, now: u64) {
-        for lock in 0..self.head.locks.fresh {
-            let slot = &self.parts.locks[lock as usize];
-            if slot.waiters != 0 || slot.upgrade_waits() {
-                self.serve(now, lock);
-            }
+    /// Everything is served: only now is it known who stays behind those who were granted.
+    pub(crate) fn tell_who_stays_behind(&mut self, granted: Granted) {
+        let mut at = granted.first;
+        while at != NONE {
+            let slot = &mut self.parts.requests[at as usize];
+            let request = core::mem::replace(&mut at, slot.scratch);
+            slot.scratch = NONE;
+            self.tell_if_contended(request);
         }
     }
 
@@ -199,11 +237,12 @@ impl Core<'_> {
 
     /// Serves the keys of what was lifted, then frees what is left over.
     pub(crate) fn settle(&mut self, now: u64, lifted: &Lifted) {
+        let mut granted = Granted::new();
         let mut at = lifted.claims;
         while at != NONE {
             let claim = self.parts.claims[at as usize];
             if !planted!("forget-to-serve") {
-                self.serve(now, claim.lock());
+                self.serve_into(&mut granted, now, claim.lock());
             }
             at = claim.next;
         }
@@ -212,8 +251,9 @@ impl Core<'_> {
             let slot = &mut self.parts.requests[request as usize];
             let claim = slot.claim;
             request = core::mem::replace(&mut slot.scratch, NONE);
-            self.serve(now, self.parts.claims[claim as usize].lock());
+            self.serve_into(&mut granted, now, self.parts.claims[claim as usize].lock());
         }
+        self.tell_who_stays_behind(granted);
         let mut at = lifted.claims;
         while at != NONE {
             let claim = self.parts.claims[at as usize];
@@ -292,7 +332,6 @@ impl Core<'_> {
         if !planted!("grant-untold") {
             self.tell(request, Flags::TELL_GRANTED);
         }
-        self.tell_if_contended(request);
     }
 
     /// Tells the holder, once, if it asked for it and somebody waits behind it.

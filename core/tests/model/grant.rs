@@ -19,7 +19,11 @@ impl Model {
         request.armed = armed;
         request.token = None;
         request.tell.push(Told::Granted);
-        for want in request.ask.wants.clone() {
+    }
+
+    /// Tells the holder if somebody stays behind it.
+    pub(super) fn tell_if_contended(&mut self, at: usize) {
+        for want in self.requests[at].ask.wants.clone() {
             self.tell_contended_holder(at, &want.key);
         }
     }
@@ -61,6 +65,7 @@ impl Model {
     /// Grants whoever can be granted, until nobody can.
     pub(super) fn serve(&mut self, now: Time) {
         self.forget_unused_keys();
+        let mut granted = vec![];
         while self.is_granting() {
             if let Some(at) = (0..self.requests.len()).find(|at| self.upgrade_is_due(*at)) {
                 let request = &mut self.requests[at];
@@ -71,8 +76,7 @@ impl Model {
                 if !request.tell.contains(&Told::Granted) {
                     request.tell.push(Told::Granted);
                 }
-                let key = request.ask.wants[0].key.clone();
-                self.tell_contended_holder(at, &key);
+                granted.push(at);
                 continue;
             }
             let mut waiting: Vec<_> = (0..self.requests.len())
@@ -80,9 +84,13 @@ impl Model {
                 .collect();
             waiting.sort_by_key(|at| self.requests[*at].rank);
             let Some(at) = waiting.into_iter().find(|at| self.turn_is_here(*at)) else {
-                return;
+                break;
             };
             self.hold(at, now);
+            granted.push(at);
+        }
+        for at in granted {
+            self.tell_if_contended(at);
         }
     }
 

@@ -184,6 +184,7 @@ impl Model {
         let at = self.enter(by, ask);
         if can {
             self.hold(at, self.now);
+            self.tell_if_contended(at);
         } else {
             self.arm(at, ask.wait);
             self.serve(self.now);
@@ -230,6 +231,7 @@ impl Model {
         }
         let at = self.enter(by, ask);
         self.hold(at, self.now);
+        self.tell_if_contended(at);
         self.requests[at].token = Some(token);
         self.requests[at].tell.retain(|told| *told != Told::Granted);
         self.answer(at)
