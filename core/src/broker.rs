@@ -201,7 +201,11 @@ impl Broker {
         self.pump(now);
     }
 
-    /// Does everything that is due at or before `now`.
+    /// Does what is due at or before `now`, of leases and waits up to
+    /// [`timers_per_call_max`](crate::TableConfig::timers_per_call_max): while
+    /// [`poll_timeout`](Self::poll_timeout) still names a time that has come, it is to be
+    /// called again. As everywhere, a `now` before one that was passed in earlier counts as
+    /// that one.
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.advance(now);
         self.pump(now);
@@ -605,7 +609,8 @@ impl Broker {
 
     fn first_due(&self, now: Instant, queue: Queue, delay: core::time::Duration) -> Option<u32> {
         let (index, since) = self.connections.first(queue)?;
-        (since + delay <= now).then_some(index)
+        // Not `since + delay`: at the end of time that would be due again and again.
+        (now.saturating_duration_since(since) >= delay).then_some(index)
     }
 }
 

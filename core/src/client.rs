@@ -354,7 +354,9 @@ impl Client {
         self.outbox.flight.len()
     }
 
-    /// The first `bytes` of [`output`](Self::output) were written.
+    /// The first `bytes` of [`output`](Self::output) were written, to the connection that is
+    /// there now: what was written to one before counts for nothing. The end of a connection
+    /// may have dropped some of them meanwhile.
     pub fn consume_output(&mut self, bytes: usize) {
         self.outbox.consume(bytes);
     }

@@ -46,7 +46,8 @@ pub struct TableConfig {
     /// Key of the hash under which keys and request ids are indexed. Clients
     /// choose both, so it must be unpredictable to them.
     pub hash_seed: [u64; 2],
-    /// The first fencing token to give.
+    /// The first fencing token to give. The largest number there is is never given: where
+    /// tokens have come to it, nothing is granted any more.
     pub first_token: FencingToken,
 }
 

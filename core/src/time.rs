@@ -18,6 +18,9 @@ impl Instant {
     /// The epoch itself.
     pub const EPOCH: Self = Self(0);
 
+    /// The last one there is, where saturating arithmetic ends: it stands for never.
+    pub const END: Self = Self(u64::MAX);
+
     /// The instant `nanos` nanoseconds after the epoch.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {

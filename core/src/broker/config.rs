@@ -100,6 +100,12 @@ pub enum ConfigError {
         /// The least it must be.
         bytes_min: u32,
     },
+    /// A duration in which nobody could say anything.
+    #[error("{what} is zero; it is longer than zero")]
+    Zero {
+        /// The limit's name.
+        what: &'static str,
+    },
     /// An authentication token of no bytes, which would let everybody in.
     #[error("the authentication token is empty; leave it out to let everybody in")]
     EmptyAuthToken,
@@ -141,7 +147,7 @@ impl BrokerConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] names the limit that is too small, and what it must be at least.
+    /// [`ConfigError`] names what is wrong, and what it must be at least.
     pub fn check(&self) -> Result<(), ConfigError> {
         let bytes_min = self
             .table
@@ -161,6 +167,14 @@ impl BrokerConfig {
                 bytes: self.output_bytes_max,
                 bytes_min,
             });
+        }
+        for (what, limit) in [
+            ("idle_max", self.idle_max),
+            ("handshake_max", self.handshake_max),
+        ] {
+            if limit.is_zero() {
+                return Err(ConfigError::Zero { what });
+            }
         }
         if self.auth_token.as_ref().is_some_and(Vec::is_empty) {
             return Err(ConfigError::EmptyAuthToken);

@@ -183,6 +183,16 @@ fn limits_go_together_or_the_error_says_which_do_not() {
     assert_eq!(config.check(), Err(ConfigError::EmptyAuthToken));
     config.auth_token = Some(vec![0]);
     assert_eq!(config.check(), Ok(()));
+
+    let mut config = BrokerConfig::default();
+    config.idle_max = Duration::ZERO;
+    let what = "idle_max";
+    assert_eq!(config.check(), Err(ConfigError::Zero { what }));
+    config.idle_max = Duration::from_nanos(1);
+    assert_eq!(config.check(), Ok(()));
+    config.handshake_max = Duration::ZERO;
+    let what = "handshake_max";
+    assert_eq!(config.check(), Err(ConfigError::Zero { what }));
 }
 
 #[test]

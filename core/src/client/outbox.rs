@@ -67,8 +67,7 @@ impl Outbox {
     }
 
     pub(super) fn consume(&mut self, bytes: usize) {
-        self.written += bytes;
-        debug_assert!(self.written <= self.bytes.len(), "more than there was");
+        self.written = self.written.saturating_add(bytes);
         if self.written >= self.bytes.len() {
             self.clear();
         } else if self.written >= COMPACT_BYTES {

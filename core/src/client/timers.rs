@@ -26,10 +26,10 @@ impl Timers {
         (at <= now).then_some(id)
     }
 
-    /// Goes off at `at` at the latest. An earlier alarm stays: it costs less to look early
-    /// than to move it each time.
+    /// Goes off at `at` at the latest, never at the end of time. An earlier alarm stays: it
+    /// costs less to look early than to move it each time.
     pub(super) fn no_later(&mut self, alarm: &mut Alarm, id: RequestId, at: Option<Instant>) {
-        if let Some(at) = at
+        if let Some(at) = at.filter(|&at| at < Instant::END)
             && alarm.0.is_none_or(|set| at < set)
         {
             self.clear(alarm, id);
@@ -65,6 +65,8 @@ mod tests {
         }
         assert_eq!(timers.due.len(), 1);
         timers.clear(&mut alarm, id);
+        assert_eq!(timers.next(), None);
+        timers.no_later(&mut alarm, id, Some(Instant::END));
         assert_eq!(timers.next(), None);
     }
 }

@@ -563,6 +563,19 @@ fn a_connection_that_is_to_close_stays_open_until_its_last_words_may_be_shown() 
 }
 
 #[test]
+fn nothing_is_due_again_and_again_at_the_end_of_time() {
+    let mut world = World::new();
+    let mut peer = world.hello(None, 4);
+    world.later(Duration::MAX);
+    assert_eq!(world.now, Instant::END);
+    let mut other = world.hello(None, 4);
+    world.later(Duration::ZERO);
+    world.write();
+    assert_eq!(other.words(&mut world).len(), 1);
+    assert_eq!(peer.words(&mut world).len(), 2, "and that it was silent");
+}
+
+#[test]
 fn a_first_broker_grants_nothing_before_its_first_record() {
     let config = BrokerConfig {
         durability: Durability::Durable(None),

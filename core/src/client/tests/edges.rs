@@ -540,3 +540,15 @@ fn a_connection_begins_with_nothing_of_the_one_before() {
     assert!(script.client.output().is_empty());
     script.connect(Resumed::Resumed, WINDOW);
 }
+
+#[test]
+fn what_was_written_to_a_connection_that_is_gone_counts_for_nothing() {
+    let mut client = Client::new(at(0), ClientConfig::default());
+    client.handle_connected(at(0));
+    let bytes = client.output().len();
+    assert_ne!(bytes, 0);
+    client.handle_disconnected(at(0));
+    client.consume_output(bytes);
+    client.consume_output(usize::MAX);
+    assert_eq!(client.output(), [0; 0]);
+}
