@@ -29,6 +29,11 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! One that is to remember across restarts ([`Durability::Durable`]) has more to do in that
+//! loop: whenever [`Broker::poll_record`] gives a record, make it durable, then call
+//! [`Broker::handle_durable`]. What must not be said before is not in
+//! [`Broker::output`] until then, from the first `Welcome` and the first grant on.
 
 mod config;
 mod connection;

@@ -167,7 +167,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When a request under this id has not ended yet; nothing has changed.
+    /// When a request under this id has not ended yet, or its end could not be said to the
+    /// broker yet (its user may have been told of it); nothing has changed.
     pub fn acquire(&mut self, now: Instant, request: LockRequest) -> Result<(), DuplicateId> {
         let id = request.id;
         if self.entries.contains_key(&id) {
@@ -187,7 +188,8 @@ impl Client {
         Ok(())
     }
 
-    /// Gives a hold back; `Released` follows. A request that still waits is withdrawn. An
+    /// Gives a hold back; `Released` follows, unless the user was told of its end already.
+    /// A request that still waits is withdrawn. An
     /// id that this client does not know is sent to the broker all the same (a kept hold
     /// of another session).
     pub fn release(&mut self, now: Instant, id: RequestId) {
@@ -270,7 +272,8 @@ impl Client {
             .then(|| hold.held(until))
     }
 
-    /// Whether this request has not ended yet.
+    /// Whether this request has not ended yet, for its user. Its id is free again only once the
+    /// broker knows of that end, too.
     #[must_use]
     pub fn is_known(&self, id: RequestId) -> bool {
         self.entries.get(&id).is_some_and(

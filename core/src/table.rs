@@ -149,7 +149,8 @@ impl<S: Storage> LockTable<S> {
     }
 
     /// Asks for all of `want.wants`, all or nothing. Sent again under the same id it
-    /// reports the request's present state.
+    /// reports the request's present state, and changes nothing, whatever else it asks for.
+    /// A [kept](Acquire::keep) hold that has outlived its session becomes this session's.
     ///
     /// # Errors
     ///

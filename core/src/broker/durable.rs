@@ -121,7 +121,10 @@ pub enum Durability {
     /// It does not: a restart forgets tokens and holds.
     #[default]
     Ephemeral,
-    /// It does, and this is what its predecessor left.
+    /// It does, and this is what its predecessor left; `None` if it is the first. Its records
+    /// must be taken from [`Broker::poll_record`] and made durable, then
+    /// [`Broker::handle_durable`] be called: before that nothing is granted, no first session
+    /// is welcomed, and no kept hold is told of.
     Durable(Option<Record>),
 }
 

@@ -184,8 +184,10 @@ fn limits_go_together_or_the_error_says_which_do_not() {
     config.auth_token = Some(vec![0]);
     assert_eq!(config.check(), Ok(()));
 
-    let mut config = BrokerConfig::default();
-    config.idle_max = Duration::ZERO;
+    let mut config = BrokerConfig {
+        idle_max: Duration::ZERO,
+        ..BrokerConfig::default()
+    };
     let what = "idle_max";
     assert_eq!(config.check(), Err(ConfigError::Zero { what }));
     config.idle_max = Duration::from_nanos(1);

@@ -58,6 +58,8 @@ pub(crate) struct LiveMutex {
     wakes: BTreeSet<(Instant, ConnectionId, Wake)>,
     /// Request ids made so far for what has none of its own.
     ids_made: u64,
+    /// Whether an id was ever used on several keys at a time.
+    has_namesakes: bool,
     expiries: u64,
     started: Instant,
     key_bytes_max: u32,
@@ -92,6 +94,7 @@ impl LiveMutex {
             lease_longest: Duration::ZERO,
             wakes: BTreeSet::new(),
             ids_made: 0,
+            has_namesakes: false,
             expiries: 0,
             started: now,
             key_bytes_max: limits.key_bytes_max,

@@ -464,7 +464,7 @@ impl Core<'_> {
             }
             at = claim.next;
         }
-        self.tell_who_stays_behind(granted);
+        self.tell_who_stays_behind(&granted);
     }
 
     /// The lock on `key`, which stands, or is to stand, at this place.

@@ -97,7 +97,7 @@ impl Core<'_> {
     pub(crate) fn serve(&mut self, now: u64, lock: u32) {
         let mut granted = Granted::new();
         self.serve_into(&mut granted, now, lock);
-        self.tell_who_stays_behind(granted);
+        self.tell_who_stays_behind(&granted);
     }
 
     /// Serves every lock, in the order of their slots.
@@ -109,7 +109,7 @@ impl Core<'_> {
                 self.serve_into(&mut granted, now, lock);
             }
         }
-        self.tell_who_stays_behind(granted);
+        self.tell_who_stays_behind(&granted);
     }
 
     /// As [`serve`](Self::serve), if more locks are to be served.
@@ -156,7 +156,7 @@ impl Core<'_> {
     }
 
     /// Everything is served: only now is it known who stays behind those who were granted.
-    pub(crate) fn tell_who_stays_behind(&mut self, granted: Granted) {
+    pub(crate) fn tell_who_stays_behind(&mut self, granted: &Granted) {
         let mut at = granted.first;
         while at != NONE {
             let slot = &mut self.parts.requests[at as usize];
@@ -253,7 +253,7 @@ impl Core<'_> {
             request = core::mem::replace(&mut slot.scratch, NONE);
             self.serve_into(&mut granted, now, self.parts.claims[claim as usize].lock());
         }
-        self.tell_who_stays_behind(granted);
+        self.tell_who_stays_behind(&granted);
         let mut at = lifted.claims;
         while at != NONE {
             let claim = self.parts.claims[at as usize];

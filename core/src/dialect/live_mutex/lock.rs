@@ -7,7 +7,7 @@ use crate::table::{AcquireError, Acquired, ForceTarget, Grant};
 use crate::{Acquire, Key, Mode, RequestId, SessionId, Wait, Want};
 
 use super::frames::FrameWriter;
-use super::parse::{Frame, Raw, RwStatus, is_usual_uuid, request_id};
+use super::parse::{Frame, Raw, RwStatus, is_usual_uuid, namesake, request_id};
 use super::recent::Fate;
 use super::{At, LiveMutex, Purpose, Waiting};
 
@@ -49,8 +49,9 @@ impl LiveMutex {
             Ok(session) => session,
             Err(error) => return self.refuse_lock(at, frame, &error.to_string()),
         };
-        let id = match frame.id() {
-            Some(id) => {
+        let id = match frame.uuid.filter(|raw| raw.truthy()) {
+            Some(uuid) => {
+                let id = self.id_to_lock(at, frame, uuid, key);
                 if self.is_answered_as_known(at, frame, id, key) {
                     return;
                 }
@@ -151,7 +152,10 @@ impl LiveMutex {
         let is_known = view.is_some() || self.recent.knows_key(key.as_bytes());
         let lock_id = frame.lock_id.filter(|raw| raw.truthy());
         let outcome = match lock_id {
-            Some(raw) => self.unlock_by_id(at, frame, key, request_id(raw), is_known),
+            Some(raw) => {
+                let id = self.id_on_key(at, raw, key.as_bytes());
+                self.unlock_by_id(at, frame, key, id, is_known)
+            }
             None if self.unlock_by_role(at, frame, key) => Unlock::Done,
             None if frame.is_forced() => self.unlock_by_force(at, key, is_known),
             None if frame.is_unlock_of_0_0() && self.unlock_own(at, key) => Unlock::Done,
@@ -163,7 +167,7 @@ impl LiveMutex {
 
     /// `lock-received`: from now on the grant is not to be rejected.
     pub(super) fn lock_received(&mut self, at: &At<'_>, frame: &Frame<'_>) {
-        if let Some(id) = frame.id()
+        if let Some(id) = self.id_of(at, frame)
             && at
                 .table
                 .request(id)
@@ -179,14 +183,14 @@ impl LiveMutex {
     /// `lock-client-timeout`, `lock-client-error`: the client waits no longer. If the
     /// grant crossed that message, nobody is there to use it.
     pub(super) fn lock_given_up(&mut self, at: &mut At<'_>, frame: &Frame<'_>) {
-        if let Some(id) = frame.id() {
+        if let Some(id) = self.id_of(at, frame) {
             self.give_up(at, id);
         }
     }
 
     /// `lock-received-rejected`: the client got a grant that it had stopped waiting for.
     pub(super) fn lock_rejected(&mut self, at: &mut At<'_>, frame: &Frame<'_>) {
-        if let Some(id) = frame.id()
+        if let Some(id) = self.id_of(at, frame)
             && !self.handle_answer(at, id)
         {
             self.give_up(at, id);
@@ -224,6 +228,46 @@ impl LiveMutex {
         if self.release_by_id(at, id) {
             self.recent.note(id, Fate::Released);
         }
+    }
+
+    /// The request that the frame is about.
+    fn id_of(&self, at: &At<'_>, frame: &Frame<'_>) -> Option<RequestId> {
+        let uuid = frame.uuid.filter(|raw| raw.truthy())?;
+        Some(self.id_on_key(at, uuid, frame.key_name().as_bytes()))
+    }
+
+    /// What the id names on this key, or anywhere.
+    fn id_on_key(&self, at: &At<'_>, raw: Raw<'_>, key: &[u8]) -> RequestId {
+        if self.has_namesakes {
+            let id = namesake(raw, key);
+            if at.table.request(id).is_some() {
+                return id;
+            }
+        }
+        request_id(raw)
+    }
+
+    /// Under which id a lock is asked for: the one it names, unless another client of this
+    /// protocol, or the same, uses that on another key.
+    fn id_to_lock(
+        &mut self,
+        at: &At<'_>,
+        frame: &Frame<'_>,
+        raw: Raw<'_>,
+        key: Key<'_>,
+    ) -> RequestId {
+        let id = self.id_on_key(at, raw, key.as_bytes());
+        let is_elsewhere = frame.rw_status() == RwStatus::Plain
+            && at.table.request(id).is_some_and(|request| {
+                let session = request.session();
+                session.is_some_and(|session| self.sessions.contains_key(&session))
+                    && !request.keys().any(|held| is_key(held.key(), key))
+            });
+        if !is_elsewhere {
+            return id;
+        }
+        self.has_namesakes = true;
+        namesake(raw, key.as_bytes())
     }
 
     /// Answers a lock whose id is in use, or was lately: it is queued once, and told
@@ -506,7 +550,7 @@ impl LiveMutex {
     /// Keeps an id that is no UUID for those who ask who holds the lock.
     fn remember_name(&mut self, at: &At<'_>, frame: &Frame<'_>, id: RequestId) {
         if let Some(uuid) = frame.uuid
-            && !is_usual_uuid(uuid.name().as_bytes())
+            && (!is_usual_uuid(uuid.name().as_bytes()) || request_id(uuid) != id)
             && let Some(connection) = self.connections.get_mut(&at.by)
         {
             connection.names.insert(id, uuid.text().into());

@@ -305,6 +305,17 @@ pub(crate) fn request_called(name: &str) -> RequestId {
     made_id(hasher.finish128().as_u128())
 }
 
+/// What the id names on `key` while it names something else on another: live-mutex's ids
+/// need to be unique among those who want one key only.
+pub(super) fn namesake(raw: Raw<'_>, key: &[u8]) -> RequestId {
+    let mut hasher = SipHasher24::new();
+    let name = raw.name();
+    core::hash::Hasher::write(&mut hasher, &name.len().to_le_bytes());
+    core::hash::Hasher::write(&mut hasher, name.as_bytes());
+    core::hash::Hasher::write(&mut hasher, key);
+    made_id(hasher.finish128().as_u128())
+}
+
 /// Whether the id is written as native clients and this broker write it.
 pub(super) fn is_usual_uuid(name: &[u8]) -> bool {
     name.len() == 36
