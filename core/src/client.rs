@@ -189,9 +189,8 @@ impl Client {
     }
 
     /// Gives a hold back; `Released` follows, unless the user was told of its end already.
-    /// A request that still waits is withdrawn. An
-    /// id that this client does not know is sent to the broker all the same (a kept hold
-    /// of another session).
+    /// A request that still waits is withdrawn. An id that this client does not know is sent
+    /// to the broker all the same (a kept hold of another session).
     pub fn release(&mut self, now: Instant, id: RequestId) {
         if self.entries.contains_key(&id) {
             self.end(now, id, Some(Tell::Released));

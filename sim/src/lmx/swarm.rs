@@ -1,5 +1,6 @@
 //! Plans for LMX, drawn from a seed: each its own mix.
 
+mod kept;
 mod scripted;
 mod talk;
 mod tight;
@@ -104,8 +105,9 @@ fn draw_plan(seed: u64, mut draw: Sequence, allowed: FaultSet, ops_max: u64) -> 
         let stops = crate::plan::swarm::faults(draw, &scope, &plan.ops);
         plan.faults.extend(stops);
     }
+    // Drawn for themselves: everything else is as it would be without.
+    kept::widen(&mut plan, allowed);
     tight::widen(&mut plan, allowed.has(FaultKind::Pause));
-    // Drawn for itself: everything else is as it would be without.
     talk::widen(&mut plan, &scope);
     if plan.lmx.as_ref().is_some_and(|setup| !setup.durable) {
         // A broker without memory cannot keep a promise over its death.
