@@ -33,7 +33,8 @@
 //! | its clock drifts, and leaps if the contract covers that | not at all |
 //!
 //! The nodes are numbered, servers first from 0, then clients. Anybody may send to
-//! anybody. A client has one user per ticket, and tickets differ over the whole run. A user
+//! anybody. Each call of a node must return: one that loops for ever holds up the whole
+//! simulator, which can then only be ended. A client has one user per ticket, and tickets differ over the whole run. A user
 //! uses the lock for as long as it likes and does not look at the clock again, unless it is
 //! told by [`Context::lost`]; what its grant promised (`good_until_ns`) is what the
 //! contract is judged by.
@@ -108,12 +109,14 @@
 mod any;
 mod driver;
 pub mod external;
+mod name;
 mod timers;
 mod told;
 mod ways;
 
 pub use any::AnyProtocol;
 pub use driver::run;
+pub(crate) use name::check_name;
 
 use std::fmt;
 use std::hash::Hash;
@@ -133,7 +136,8 @@ pub trait Protocol {
     /// A client.
     type Client: Client<Self::Message>;
 
-    /// Its name on the command line and in plans; not one that another protocol has.
+    /// Its name on the command line and in plans: letters, digits, `-`, `_` and `.`, not
+    /// ending in `.json`; and not one that another protocol has.
     fn name(&self) -> &str;
 
     /// What it is, in a line.

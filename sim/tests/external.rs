@@ -61,6 +61,7 @@ fn a_wrong_node_in_python_is_convicted() {
 
 /// What becomes of a protocol whose servers are this script, and whose clients are `client`.
 fn run_shell(server: &str, client: &str) -> Violation {
+    let is_patient = server != HANGS && server != READS_NO_MORE;
     let shell = |script: &str| vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
     let protocol = External {
         name: "shell".to_owned(),
@@ -73,7 +74,7 @@ fn run_shell(server: &str, client: &str) -> Violation {
         shared: false,
         lease: Duration::from_secs(1),
         renews: false,
-        patience: Duration::from_secs(if server == HANGS { 1 } else { 60 }),
+        patience: Duration::from_secs(if is_patient { 60 } else { 1 }),
     };
     let plan = protocol.plan(1, FaultSet::NONE);
     let outcome = protocol.run(&plan, &RunOptions::default());
@@ -81,6 +82,11 @@ fn run_shell(server: &str, client: &str) -> Violation {
 }
 
 const HANGS: &str = "while read line; do :; done";
+/// It sends itself more than a pipe has room for, and does not take it.
+const READS_NO_MORE: &str = r#"read line
+m=$(head -c 300000 /dev/zero | tr '\0' y)
+echo "[{\"send\":{\"to\":0,\"message\":\"$m\"}}]"
+exec sleep 20"#;
 const IDLE: &str = "while read line; do echo '[]'; done";
 
 #[test]
@@ -120,6 +126,57 @@ fn what_is_wrong_with_a_node_is_said() {
 }
 
 #[test]
+fn a_node_that_does_not_take_what_it_is_told_hangs() {
+    let violation = run_shell(READS_NO_MORE, IDLE);
+    assert_eq!(violation.property.name(), "node", "{violation}");
+    assert!(
+        violation.detail.contains("node 0 (server 0) hangs"),
+        "{violation}"
+    );
+}
+
+#[test]
+fn lines_that_were_not_asked_for_are_too_many() {
+    for server in [
+        // Both in one piece, then one after the other, then without end.
+        r"while read line; do printf '[]\n[]\n'; done",
+        "while read line; do echo '[]'; echo '[]'; done",
+        "yes '[]'",
+    ] {
+        let violation = run_shell(server, IDLE);
+        assert_eq!(violation.property.name(), "node", "{violation}");
+        assert!(violation.detail.contains("too many"), "{violation}");
+    }
+}
+
+#[test]
+fn a_line_that_is_too_long_is_called_that() {
+    let long = r"read line; printf '['; head -c 3000000 /dev/zero | tr '\0' ' '; echo ']'; cat";
+    let violation = run_shell(long, IDLE);
+    assert_eq!(violation.property.name(), "node", "{violation}");
+    assert!(
+        violation.detail.contains("longer than 1 MiB"),
+        "{violation}"
+    );
+}
+
+#[test]
+fn what_a_node_wrote_is_shown_without_its_control_characters() {
+    for server in [
+        r"read line; printf '\033]0;title\007 \302\233\n'; cat >/dev/null",
+        r"read line; printf '[{\042\\u001b[31m\042:1}]\n'; cat >/dev/null",
+    ] {
+        let violation = run_shell(server, IDLE);
+        assert!(
+            !violation.detail.contains(char::is_control),
+            "{:?}",
+            violation.detail
+        );
+        assert!(violation.detail.contains(r"\u{1b}"), "{violation}");
+    }
+}
+
+#[test]
 fn a_program_that_is_not_there_is_named() {
     let protocol = External {
         client: vec!["no-such-program".to_owned()],
@@ -154,6 +211,22 @@ fn a_file_that_describes_no_protocol_is_refused() {
         (
             r#"{"name":"a","server":["x"],"client":["x"],"exclusion":"strict","leese_ms":1}"#,
             "unknown field `leese_ms`",
+        ),
+        (
+            r#"{"name":"","server":["x"],"client":["x"],"exclusion":"strict"}"#,
+            "its name is empty",
+        ),
+        (
+            r#"{"name":"a b\u001b","server":["x"],"client":["x"],"exclusion":"strict"}"#,
+            "a name has letters, digits",
+        ),
+        (
+            r#"{"name":"a.json","server":["x"],"client":["x"],"exclusion":"strict"}"#,
+            "ends in .json",
+        ),
+        (
+            r#"{"name":"redlock","server":["x"],"client":["x"],"exclusion":"strict"}"#,
+            "there is a protocol `redlock` already",
         ),
     ] {
         let path = folder.join("described.json");

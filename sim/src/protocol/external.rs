@@ -23,8 +23,12 @@
 //! | `{"granted":{"ticket":N,"good_until_ns":T,"token":N}}` | it holds; the last two are optional |
 //! | `{"extended":{"ticket":N,"good_until_ns":T}}` | its hold is good for longer |
 //!
-//! Every run starts each node's process anew; a crash kills it. What a node wants to say to
-//! its developer it writes to standard error.
+//! A line has 1 MiB at most. A node writes nothing unless it has been told something, and then
+//! one line and no more: it would be taken for the answer to what comes next.
+//!
+//! Every run starts each node's process anew, in a process group of its own; a crash kills it,
+//! and all that it has started. What a node wants to say to its developer it writes to
+//! standard error.
 //!
 //! A file of JSON says how the nodes are run and what they promise ([`External::from_file`]);
 //! the command takes it where it takes a protocol's name:
@@ -44,7 +48,7 @@
 //!
 //! | in the file | what it says | if it is left out |
 //! |---|---|---|
-//! | `name` | the protocol's name | |
+//! | `name` | the protocol's name: letters, digits, `-`, `_` and `.`; none that another has | |
 //! | `server`, `client` | the programs and their arguments; they run in the file's folder | |
 //! | `exclusion` | `"strict"`, `"fenced_only"` or `{"under_drift_ppm": N}`: see [`Exclusion`] | |
 //! | `about` | what it is, in a line | |
@@ -54,21 +58,22 @@
 //! | `renews` | whether its clients renew leases | `false` |
 //! | `bypass_max` | how often a queued request may be overtaken | no order |
 //! | `liveness_s` | once all is well, every request is answered within this time; `null`: never mind | 60 |
-//! | `patience_s` | a node that has not answered for so long, in real time, hangs | 10 |
+//! | `patience_s` | a node that has not read its line and answered for so long, in real time, hangs | 10 |
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+mod group;
+mod process;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Client, Context, Contract, Exclusion, Grant, NodeId, Protocol, Request, Server};
-
-/// A node's longest answer.
-const ANSWER_BYTES_MAX: u64 = 1 << 20;
+use super::{
+    Client, Context, Contract, Exclusion, Grant, NodeId, Protocol, Request, Server, check_name,
+};
+pub(crate) use group::end_all;
+use process::Process;
 
 /// What a protocol of child processes is.
 #[derive(Clone, Debug)]
@@ -116,6 +121,14 @@ pub enum DescriptionError {
         /// What is wrong.
         detail: String,
     },
+}
+
+/// Why the nodes of a protocol of child processes cannot be run.
+#[derive(Debug, thiserror::Error)]
+#[error("the `{role}`: {}", printable(what))]
+pub struct StartError {
+    role: &'static str,
+    what: String,
 }
 
 /// The file, as it is written.
@@ -189,6 +202,7 @@ impl External {
         };
         let description: Description =
             serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        check_name(&description.name).map_err(|error| wrong(error.to_string()))?;
         if description.server.is_empty() || description.client.is_empty() {
             let detail = "`server` and `client` are a program and its arguments, such as \
                           [\"python3\", \"node.py\", \"server\"]";
@@ -226,9 +240,26 @@ impl External {
         })
     }
 
+    /// Whether its programs can be started at all. Runs do not need this: to them, one that
+    /// cannot is a node that is broken.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot: which, and why.
+    pub fn try_start(&self) -> Result<(), StartError> {
+        for (role, command) in [("server", &self.server), ("client", &self.client)] {
+            if let Err(error) = Process::start(command, self.folder.as_deref()) {
+                let what = cannot_run(command, &error);
+                return Err(StartError { role, what });
+            }
+        }
+        Ok(())
+    }
+
     fn node(&self, command: &[String]) -> Node {
         Node {
-            process: Process::start(command, self.folder.as_deref()),
+            process: Process::start(command, self.folder.as_deref())
+                .map_err(|error| cannot_run(command, &error)),
             patience: self.patience,
             told: 0,
         }
@@ -241,7 +272,7 @@ pub struct Message(String);
 
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&printable(&self.0))
     }
 }
 
@@ -315,6 +346,23 @@ impl Protocol for External {
     }
 }
 
+fn cannot_run(command: &[String], error: &std::io::Error) -> String {
+    let program = command.first().map_or("", String::as_str);
+    format!("`{program}` cannot be run: {error}")
+}
+
+/// What nodes write is shown on terminals, which do what control characters tell them.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' | '\\' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
+}
+
 /// A node that is a child process. It ends with its last owner.
 #[derive(Debug)]
 pub struct Node {
@@ -322,14 +370,6 @@ pub struct Node {
     process: Result<Process, String>,
     patience: Duration,
     told: u64,
-}
-
-#[derive(Debug)]
-struct Process {
-    child: Child,
-    input: ChildStdin,
-    /// The lines that it writes, as they come.
-    answers: Receiver<std::io::Result<String>>,
 }
 
 impl Node {
@@ -348,96 +388,29 @@ impl Node {
         let event = event.to_string();
         let acts = match &mut self.process {
             Ok(process) => process
-                .answer(&event, self.patience)
+                .answer(event.clone(), self.patience)
+                .and_then(|line| read_acts(&line))
                 .and_then(|acts| {
                     acts.into_iter()
                         .try_for_each(|act| act.carry_out(cx, &mut disk))
                 })
-                .map_err(|what| format!("{what}; it had been told {event}")),
+                .map_err(|what| format!("{what}; it had been told {}", process::shown(&event))),
             Err(what) => Err(what.clone()),
         };
         if let Err(what) = acts {
+            let what = printable(&what);
             cx.broken(what.clone());
             self.process = Err(what);
         }
     }
 }
 
-impl Process {
-    fn start(command: &[String], folder: Option<&Path>) -> Result<Self, String> {
-        let (program, arguments) = command
-            .split_first()
-            .ok_or_else(|| "its command is empty".to_owned())?;
-        let mut command = Command::new(program);
-        command.args(arguments);
-        if let Some(folder) = folder {
-            command.current_dir(folder);
-        }
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("`{program}` cannot be run: {error}"))?;
-        let input = child.stdin.take().expect("it is piped");
-        let output = child.stdout.take().expect("it is piped");
-        Ok(Self {
-            child,
-            input,
-            answers: read_lines(output),
-        })
-    }
-
-    /// What the node does about an event, or what is wrong with it.
-    fn answer(&mut self, event: &str, patience: Duration) -> Result<Vec<Act>, String> {
-        // One that has ended shows that below.
-        let _ = writeln!(self.input, "{event}").and_then(|()| self.input.flush());
-        let line = match self.answers.recv_timeout(patience) {
-            Ok(Ok(line)) => line,
-            Ok(Err(error)) => return Err(format!("cannot be read from: {error}")),
-            Err(RecvTimeoutError::Timeout) => {
-                return Err(format!("hangs: it has not answered for {patience:?}"));
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                // If it has only closed its output, that is an end, too.
-                let _ = self.child.kill();
-                let status = self.child.wait().map_err(|error| error.to_string())?;
-                return Err(format!("ended ({status}) instead of answering"));
-            }
-        };
-        serde_json::from_str(&line).map_err(|error| {
-            let shown: String = line.trim_end().chars().take(200).collect();
-            format!("wrote `{shown}`, which is no list of what it does: {error}")
-        })
-    }
-}
-
-/// Reads on a thread of its own, so that one that hangs can be given up.
-fn read_lines(output: ChildStdout) -> Receiver<std::io::Result<String>> {
-    let (sender, lines) = channel();
-    std::thread::spawn(move || {
-        let mut output = BufReader::new(output);
-        loop {
-            let mut line = String::new();
-            let read = output.by_ref().take(ANSWER_BYTES_MAX).read_line(&mut line);
-            let is_last = !matches!(read, Ok(1..));
-            let lost = match read {
-                Ok(0) => break,
-                Ok(_) => sender.send(Ok(line)).is_err(),
-                Err(error) => sender.send(Err(error)).is_err(),
-            };
-            if is_last || lost {
-                break;
-            }
-        }
-    });
-    lines
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// What a node says that it does.
+fn read_acts(line: &str) -> Result<Vec<Act>, String> {
+    serde_json::from_str(line).map_err(|error| {
+        let shown = process::shown(line);
+        format!("wrote `{shown}`, which is no list of what it does: {error}")
+    })
 }
 
 impl Act {
