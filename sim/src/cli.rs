@@ -12,6 +12,7 @@ mod scope;
 mod show;
 mod wall;
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -69,9 +70,9 @@ struct RunArgs {
     /// Run only this seed
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
-    /// Run these seeds; the last one is not run. Without it: fresh seeds
+    /// Run these seeds; the last one is not run, but of `A..=B`. Without it: fresh seeds
     #[arg(long, value_parser = pick::seeds, value_name = "A..B")]
-    seeds: Option<(u64, u64)>,
+    seeds: Option<RangeInclusive<u64>>,
     /// Stop after so much simulated time, such as `2h`
     #[arg(long, value_parser = pick::duration, value_name = "TIME")]
     sim_time: Option<Duration>,

@@ -153,8 +153,8 @@ pub struct Sweep<'a> {
     pub faults: FaultSet,
     /// The first seed.
     pub first: u64,
-    /// One more than the last seed.
-    pub end: u64,
+    /// The last seed; it is run, too.
+    pub last: u64,
     /// How many run side by side.
     pub jobs: usize,
     /// Each seed is run twice, and the hashes are compared.
@@ -166,7 +166,7 @@ impl std::fmt::Debug for Sweep<'_> {
         f.debug_struct("Sweep")
             .field("protocol", &self.protocol.name())
             .field("first", &self.first)
-            .field("end", &self.end)
+            .field("last", &self.last)
             .finish_non_exhaustive()
     }
 }
@@ -175,7 +175,8 @@ impl Sweep<'_> {
     /// Runs seeds until the last one, a failure, or until `go_on` (called between seeds
     /// with the counts so far: seeds, events, simulated nanoseconds) says no.
     pub fn run(&self, go_on: impl Fn(u64, u64, u64) -> bool + Sync) -> Totals {
-        let next = AtomicU64::new(self.first);
+        // Counted from the first one, for behind the last seed of all there is no other.
+        let next = AtomicU64::new(0);
         let stop = AtomicBool::new(false);
         let (seeds, events, simulated_ns) =
             (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -183,10 +184,11 @@ impl Sweep<'_> {
         let work = || {
             let mut mine = Totals::default();
             while !stop.load(Ordering::Relaxed) {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= self.end {
+                let place = next.fetch_add(1, Ordering::Relaxed);
+                if place > self.last - self.first {
                     break;
                 }
+                let seed = self.first + place;
                 let outcome = self.run_seed(seed);
                 events.fetch_add(outcome.events, Ordering::Relaxed);
                 simulated_ns.fetch_add(outcome.simulated_ns, Ordering::Relaxed);

@@ -168,3 +168,16 @@ fn nodes_of_a_file_are_convicted_by_the_command() {
         assert!(said.contains(part), "{part} is missing in:\n{said}");
     }
 }
+
+#[test]
+fn the_last_seed_of_all_is_run() {
+    let last = u64::MAX.to_string();
+    let output = output(&["run", "-p", "set-nx-px", "--seed", &last]);
+    assert!(output.status.success(), "{}", output.status);
+    let said = text(&output.stdout);
+    assert!(said.starts_with("1 seed in "), "{said}");
+    let said = last_line(&["run", "-p", "set-nx-px", "--seed", &last, "--hashes"]);
+    assert!(said.starts_with("all 1 seeds: "), "{said}");
+    let said = last_line(&["run", "-p", "set-nx-px", "--seeds", "3..=5", "--hashes"]);
+    assert!(said.starts_with("all 3 seeds: "), "{said}");
+}

@@ -13,7 +13,7 @@ fn sweep(first: u64, end: u64) -> sweep::Totals {
         protocol: &Lmx,
         faults: FaultSet::ALL,
         first,
-        end,
+        last: end - 1,
         jobs: 2,
         check_determinism: first == 0,
     };

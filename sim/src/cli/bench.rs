@@ -52,7 +52,7 @@ fn rate(protocol: &dyn AnyProtocol, level: &str, wall: Duration, out: &mut Out) 
         protocol,
         faults: FaultSet::ALL,
         first: 0,
-        end: u64::MAX,
+        last: u64::MAX,
         jobs: 1,
         check_determinism: false,
     };

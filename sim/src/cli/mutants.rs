@@ -34,7 +34,7 @@ pub(super) fn mutants(args: &MutantsArgs) -> Result<ExitCode, String> {
             protocol: &crate::lmx::Lmx,
             faults: FaultSet::ALL,
             first: args.first,
-            end: u64::MAX,
+            last: u64::MAX,
             jobs: 1,
             check_determinism: true,
         };

@@ -1,5 +1,6 @@
 //! Reads what was typed.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,16 +12,25 @@ use crate::protocol::AnyProtocol;
 use crate::protocol::external::External;
 use crate::sweep;
 
-/// `A..B`.
-pub(super) fn seeds(text: &str) -> Result<(u64, u64), String> {
+/// `A..B` or `A..=B`: the first seed and the last one.
+pub(super) fn seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
     let wrong = || format!("`{text}` is not a range of seeds, such as 0..1000");
+    let empty = || format!("`{text}` is an empty range of seeds");
     let (first, end) = text.split_once("..").ok_or_else(wrong)?;
     let first: u64 = first.parse().map_err(|_| wrong())?;
-    let end: u64 = end.parse().map_err(|_| wrong())?;
-    if first >= end {
-        return Err(format!("`{text}` is an empty range of seeds"));
+    let last = match end.strip_prefix('=') {
+        Some(last) => last.parse().map_err(|_| wrong())?,
+        None => end
+            .parse::<u64>()
+            .map_err(|_| wrong())?
+            .checked_sub(1)
+            .ok_or_else(empty)?,
+    };
+    let range = first..=last;
+    if range.is_empty() {
+        return Err(empty());
     }
-    Ok((first, end))
+    Ok(range)
 }
 
 /// A number and a unit.
@@ -166,8 +176,11 @@ mod tests {
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1_500)));
         assert!(duration("2 parsecs").unwrap_err().contains("`2 parsecs`"));
         assert!(duration("17").is_err());
-        assert_eq!(seeds("3..9"), Ok((3, 9)));
-        assert!(seeds("9..3").unwrap_err().contains("empty"));
+        assert_eq!(seeds("3..9"), Ok(3..=8));
+        assert_eq!(seeds("3..=9"), Ok(3..=9));
+        for empty in ["9..3", "3..3", "0..0", "9..=3"] {
+            assert!(seeds(empty).unwrap_err().contains("empty"), "{empty}");
+        }
         assert!(seeds("3-9").is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! `lmx-sim run`.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -22,19 +22,19 @@ pub(super) fn run(
 ) -> Result<ExitCode, Problem> {
     let picked = protocols.pick(&args.what)?;
     let fresh = args.seed.is_none() && args.seeds.is_none();
-    let (first, end) = match (args.seed, args.seeds) {
-        (Some(seed), _) => (seed, seed.saturating_add(1)),
-        (None, Some(range)) => range,
-        (None, None) => (fresh_seed(), u64::MAX),
+    let seeds = match (args.seed, &args.seeds) {
+        (Some(seed), _) => seed..=seed,
+        (None, Some(range)) => range.clone(),
+        (None, None) => fresh_seed()..=u64::MAX,
     };
     if args.hashes {
         if fresh {
             return Err("--hashes needs seeds to compare: --seed N or --seeds A..B".into());
         }
-        return hashes(args, picked.protocol, first..end, out);
+        return hashes(args, picked.protocol, seeds, out);
     }
     if fresh {
-        eprintln!("fresh seeds from {first} on");
+        eprintln!("fresh seeds from {} on", seeds.start());
     }
     let unlimited = fresh && args.wall.is_none() && args.sim_time.is_none();
     let wall_max = args.wall.or(unlimited.then_some(Duration::from_secs(10)));
@@ -42,8 +42,8 @@ pub(super) fn run(
     let sweep = Sweep {
         protocol: picked.protocol,
         faults: args.what.faults,
-        first,
-        end,
+        first: *seeds.start(),
+        last: *seeds.end(),
         jobs: usize::from(args.jobs),
         check_determinism: args.check_determinism,
     };
@@ -76,12 +76,12 @@ pub(super) fn run(
 fn hashes(
     args: &RunArgs,
     protocol: &dyn AnyProtocol,
-    seeds: Range<u64>,
+    seeds: RangeInclusive<u64>,
     out: &mut Out,
 ) -> Result<ExitCode, Problem> {
     let mut all = Digest::default();
     let mut failed = false;
-    let count = seeds.end - seeds.start;
+    let count = u128::from(seeds.end() - seeds.start()) + 1;
     for seed in seeds {
         let plan = protocol.plan(seed, args.what.faults);
         let run = || sweep::run_plan(protocol, &plan, &RunOptions::default());
