@@ -1,6 +1,6 @@
 //! The command `lmx-sim`, as a process of its own.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Output, Stdio};
 
 fn lmx_sim() -> Command {
@@ -180,4 +180,21 @@ fn the_last_seed_of_all_is_run() {
     assert!(said.starts_with("all 1 seeds: "), "{said}");
     let said = last_line(&["run", "-p", "set-nx-px", "--seeds", "3..=5", "--hashes"]);
     assert!(said.starts_with("all 3 seeds: "), "{said}");
+}
+
+#[test]
+fn a_long_exploration_says_in_a_log_that_it_goes_on() {
+    let mut child = lmx_sim()
+        .args(["explore", "--clients", "3", "--keys", "3"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it can be run");
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().expect("it is piped"))
+        .read_line(&mut said)
+        .expect("UTF-8");
+    child.kill().expect("it goes on");
+    child.wait().expect("it was not waited for");
+    assert_eq!(said, "10000 states, and more to come\n");
 }
