@@ -10,6 +10,7 @@ mod report;
 mod run;
 mod scope;
 mod show;
+mod signals;
 mod wall;
 
 use std::ops::RangeInclusive;
@@ -58,9 +59,15 @@ struct What {
     /// own [default: the plan's, or lmx]
     #[arg(long, short, value_name = "NAME|FILE.JSON")]
     protocol: Option<String>,
-    /// What goes wrong: `swarm`, `none`, or kinds separated by commas
-    #[arg(long, default_value = "swarm", value_name = "KINDS")]
-    faults: FaultSet,
+    /// What goes wrong: `swarm`, `none`, or kinds separated by commas [default: swarm]
+    #[arg(long, value_parser = pick::faults, value_name = "KINDS")]
+    faults: Option<FaultSet>,
+}
+
+impl What {
+    fn faults(&self) -> FaultSet {
+        self.faults.unwrap_or(FaultSet::ALL)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -118,6 +125,9 @@ struct ReplayArgs {
     /// Print only so many events before the end
     #[arg(long, value_name = "N")]
     last: Option<usize>,
+    /// Write the plan here, to be changed and replayed
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -180,8 +190,8 @@ struct MutantsArgs {
     first: u64,
 }
 
-/// Carries out the command line. Exit status 0: nothing was broken; 1: something was;
-/// 2: the command line was wrong.
+/// Carries out the command line. Exit status 0: nothing was broken, or `trace` or `minimise`
+/// has done its work; 1: something was broken; 2: the command line was wrong.
 #[must_use]
 pub fn main() -> ExitCode {
     main_with(&[])
@@ -192,22 +202,25 @@ pub fn main() -> ExitCode {
 #[must_use]
 pub fn main_with(own: &[&'static dyn AnyProtocol]) -> ExitCode {
     let cli = Cli::parse();
-    let protocols = Protocols::new(own);
-    let out = &mut Out::new();
-    let result = match cli.command {
-        Command::Run(args) => run::run(&args, &protocols, out),
-        Command::Replay(args) => check::replay(&args, &protocols, out),
-        Command::Minimise(args) => check::minimise(&args, &protocols, out),
-        Command::Trace(args) => show::trace(&args, &protocols, out),
-        Command::Explore(args) => scope::explore(&args, out),
-        Command::Bench(args) => bench::bench(&args, out),
-        Command::Mutants(args) => mutants::mutants(&args).map_err(Problem::from),
-        Command::Protocols => report::protocols(&protocols, out),
-    };
+    let result = Protocols::new(own).and_then(|protocols| carry_out(cli.command, &protocols));
     result.unwrap_or_else(|Problem(text)| {
         eprintln!("{}: {text}", pick::program());
         ExitCode::from(2)
     })
+}
+
+fn carry_out(command: Command, protocols: &Protocols<'_>) -> Result<ExitCode, Problem> {
+    let out = &mut Out::new();
+    match command {
+        Command::Run(args) => run::run(&args, protocols, out),
+        Command::Replay(args) => check::replay(&args, protocols, out),
+        Command::Minimise(args) => check::minimise(&args, protocols, out),
+        Command::Trace(args) => show::trace(&args, protocols, out),
+        Command::Explore(args) => scope::explore(&args, out),
+        Command::Bench(args) => bench::bench(&args, out),
+        Command::Mutants(args) => mutants::mutants(&args).map_err(Problem::from),
+        Command::Protocols => report::protocols(protocols, out),
+    }
 }
 
 #[cfg(test)]

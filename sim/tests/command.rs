@@ -131,6 +131,22 @@ fn what_is_wrong_with_a_command_line_is_said() {
         (&["minimise", "1"], "does not fail"),
         (&["trace", "1", "-o", "t.txt"], "neither .html"),
         (&["explore", "--clients", "9"], "1 to 5 clients"),
+        (&["replay", "1", "--until", "1.5"], "has no unit"),
+        (&["run", "--faults", "none,pause"], "`none` stands alone"),
+        (&["run", "--faults", "pause,swarm"], "`swarm` stands alone"),
+        (
+            &["run", "-p", "set-nx-px", "--faults", "freeze,slow-reader"],
+            "there is no freeze, slow-reader in the plans of `set-nx-px`",
+        ),
+        (
+            &[
+                "replay",
+                "tests/seeds/a_client_paused_while_it_connects.json",
+                "--faults",
+                "none",
+            ],
+            "says itself what goes wrong",
+        ),
         (
             &[
                 "replay",
@@ -180,6 +196,108 @@ fn the_last_seed_of_all_is_run() {
     assert!(said.starts_with("all 1 seeds: "), "{said}");
     let said = last_line(&["run", "-p", "set-nx-px", "--seeds", "3..=5", "--hashes"]);
     assert!(said.starts_with("all 3 seeds: "), "{said}");
+}
+
+#[test]
+fn kinds_of_faults_that_a_protocol_does_not_have_are_named() {
+    let arguments = ["run", "-p", "set-nx-px", "--seed", "1"];
+    let output = output(&[&arguments[..], &["--faults", "pause,stop"]].concat());
+    assert!(output.status.success(), "{}", output.status);
+    let said = text(&output.stderr);
+    assert!(said.contains("there is no stop in the plans"), "{said}");
+}
+
+/// A file in this test's own folder.
+fn scratch(name: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    path.into_os_string().into_string().expect("UTF-8")
+}
+
+#[test]
+fn the_plan_of_a_seed_that_passes_can_be_had_and_run() {
+    let path = scratch("plan.json");
+    let replay = |arguments: &[&str]| {
+        let said = last_two_lines(arguments);
+        assert!(said.ends_with("nothing was broken"), "{said}");
+        said
+    };
+    let of_seed = replay(&["replay", "-p", "set-nx-px", "7", "--plan", &path]);
+    assert_eq!(of_seed, replay(&["replay", &path]));
+    let without_faults = ["replay", "-p", "set-nx-px", "7", "--faults", "none"];
+    assert_ne!(of_seed, replay(&without_faults));
+}
+
+fn last_two_lines(arguments: &[&str]) -> String {
+    let output = output(arguments);
+    let said = text(&output.stdout);
+    let lines: Vec<&str> = said.lines().collect();
+    lines[lines.len().saturating_sub(2)..].join("\n")
+}
+
+/// A file that says how nodes are run that are these scripts.
+fn described(name: &str, server: &[&str], client: &[&str]) -> String {
+    let path = scratch(&format!("{name}.json"));
+    let described = serde_json::json!({
+        "name": name,
+        "server": server,
+        "client": client,
+        "exclusion": "strict",
+        // Nobody minds that nothing is granted.
+        "liveness_s": 1_000_000,
+    });
+    std::fs::write(&path, described.to_string()).expect("a folder of our own");
+    path
+}
+
+const IDLE: &str = "while read line; do echo '[]'; done";
+
+#[test]
+fn a_program_that_cannot_be_run_is_a_wrong_command_line() {
+    let idle = ["sh", "-c", IDLE];
+    let path = described("not-there", &idle, &["./no-such-program"]);
+    for command in [
+        &["run", "-p", &path, "--seed", "1"][..],
+        &["replay", "-p", &path, "1"],
+    ] {
+        let output = output(command);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        for part in ["not-there.json", "`client`", "`./no-such-program`"] {
+            assert!(said.contains(part), "{part} is not in:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn what_a_node_has_started_ends_with_it() {
+    let orphan = "(sleep 10; echo orphan >&2) & echo nonsense; cat >/dev/null; true";
+    let path = described("orphans", &["sh", "-c", orphan], &["sh", "-c", IDLE]);
+    // This waits until nobody has the other end of the standard error.
+    let output = output(&["run", "-p", &path, "--seed", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn what_ends_the_command_ends_its_nodes() {
+    let node = "echo up >&2; sleep 10; echo orphan >&2";
+    let path = described("ended", &["sh", "-c", node], &["sh", "-c", IDLE]);
+    let mut child = lmx_sim()
+        .args(["run", "-p", &path, "--seed", "1"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it can be run");
+    let mut stderr = child.stderr.take().expect("it is piped");
+    let mut up = [0; 3];
+    stderr.read_exact(&mut up).expect("a node is up");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is there");
+    let mut said = String::new();
+    stderr.read_to_string(&mut said).expect("UTF-8");
+    assert!(!said.contains("orphan"), "{said}");
+    let status = child.wait().expect("it was not waited for");
+    assert_eq!(status.code(), None, "{status}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `lmx-sim replay` and `lmx-sim minimise`.
 
 use std::io::{BufRead as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::out::{Out, Problem};
@@ -9,7 +10,7 @@ use super::wall::Stopwatch;
 use super::{MinimiseArgs, ReplayArgs, pick, report};
 use crate::minimise::{minimise as cut_down, same_failure};
 use crate::outcome::RunOptions;
-use crate::plan::FaultSet;
+use crate::plan::{FaultSet, Plan};
 use crate::sweep;
 use crate::trace::columns;
 
@@ -18,7 +19,10 @@ pub(super) fn replay(
     protocols: &Protocols<'_>,
     out: &mut Out,
 ) -> Result<ExitCode, Problem> {
-    let (_, outcome) = protocols.rerun(&args.rerun)?;
+    let (plan, outcome) = protocols.rerun(&args.rerun)?;
+    if let Some(path) = &args.plan {
+        write_plan(&plan, path)?;
+    }
     let trace = outcome.trace.unwrap_or_default();
     let text = columns(&trace, args.last.unwrap_or(usize::MAX));
     if args.step {
@@ -76,8 +80,7 @@ pub(super) fn minimise(
     let test = report::test_to_paste(&picked, &small, &small_violation);
     writeln!(out, "\n{test}")?;
     if let Some(path) = &args.output {
-        std::fs::write(path, small.to_json())
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        write_plan(&small, path)?;
         let named = if picked.typed == plan.protocol {
             String::new()
         } else {
@@ -87,4 +90,9 @@ pub(super) fn minimise(
         writeln!(out, "replay:   {program} replay{named} {path}")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn write_plan(plan: &Plan, path: &Path) -> Result<(), Problem> {
+    std::fs::write(path, plan.to_json())
+        .map_err(|error| Problem(format!("cannot write {}: {error}", path.display())))
 }

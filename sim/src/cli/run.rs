@@ -41,7 +41,7 @@ pub(super) fn run(
     let sim_ns_max = args.sim_time.map_or(u64::MAX, pick::ns);
     let sweep = Sweep {
         protocol: picked.protocol,
-        faults: args.what.faults,
+        faults: args.what.faults(),
         first: *seeds.start(),
         last: *seeds.end(),
         jobs: usize::from(args.jobs),
@@ -58,7 +58,7 @@ pub(super) fn run(
     let summary = report::summary(&totals, wanted, watch.elapsed());
     write!(out, "{summary}")?;
     if let Some((seed, violation)) = &totals.failure {
-        let failure = report::failure(&picked, *seed, args.what.faults, violation);
+        let failure = report::failure(&picked, *seed, args.what.faults(), violation);
         write!(out, "{failure}")?;
         return Ok(ExitCode::from(1));
     }
@@ -83,7 +83,7 @@ fn hashes(
     let mut failed = false;
     let count = u128::from(seeds.end() - seeds.start()) + 1;
     for seed in seeds {
-        let plan = protocol.plan(seed, args.what.faults);
+        let plan = protocol.plan(seed, args.what.faults());
         let run = || sweep::run_plan(protocol, &plan, &RunOptions::default());
         let outcome = run();
         all.add(outcome.hash);

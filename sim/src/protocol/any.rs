@@ -3,7 +3,7 @@
 use super::{Contract, Protocol};
 use crate::marks::Mark;
 use crate::outcome::{Outcome, RunOptions};
-use crate::plan::{FaultSet, Plan};
+use crate::plan::{FaultKind, FaultSet, Plan};
 
 /// A protocol whose types do not matter: what the command works with.
 pub trait AnyProtocol: Sync {
@@ -18,6 +18,11 @@ pub trait AnyProtocol: Sync {
 
     /// The rare situations that its runs can reach.
     fn marks(&self) -> &'static [Mark];
+
+    /// The kinds of faults that its plans can have.
+    fn faults(&self) -> FaultSet {
+        FaultSet::ALL
+    }
 
     /// The plan of a seed, with no other faults than these.
     fn plan(&self, seed: u64, faults: FaultSet) -> Plan;
@@ -41,6 +46,11 @@ impl<P: Protocol + Sync> AnyProtocol for P {
 
     fn marks(&self) -> &'static [Mark] {
         Mark::ANY
+    }
+
+    fn faults(&self) -> FaultSet {
+        // To these protocols it is a crash.
+        super::shape(self).faults.without(FaultKind::Stop)
     }
 
     fn plan(&self, seed: u64, faults: FaultSet) -> Plan {
