@@ -12,6 +12,7 @@ mod scope;
 mod show;
 mod signals;
 mod wall;
+mod watch;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -83,7 +84,8 @@ struct RunArgs {
     /// Stop after so much simulated time, such as `2h`
     #[arg(long, value_parser = pick::duration, value_name = "TIME")]
     sim_time: Option<Duration>,
-    /// Stop after so much real time, such as `60s` [default: 10s for fresh seeds]
+    /// Stop after so much real time, such as `60s`; a run that is under way then has 10 s
+    /// in all to end [default: 10s for fresh seeds]
     #[arg(long, value_parser = pick::duration, value_name = "TIME")]
     wall: Option<Duration>,
     /// How many seeds run side by side

@@ -301,6 +301,16 @@ fn what_ends_the_command_ends_its_nodes() {
 }
 
 #[test]
+fn a_run_without_end_is_given_up_when_the_time_is_over() {
+    let restless = r#"while read line; do echo '[{"send":{"to":0,"message":1}}]'; done"#;
+    let path = described("restless", &["sh", "-c", restless], &["sh", "-c", IDLE]);
+    let output = output(&["run", "-p", &path, "--seed", "1", "--wall", "100ms"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("FAILED: seed 1 is not over after "), "{said}");
+}
+
+#[test]
 fn a_long_exploration_says_in_a_log_that_it_goes_on() {
     let mut child = lmx_sim()
         .args(["explore", "--clients", "3", "--keys", "3"])

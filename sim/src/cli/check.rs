@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::out::{Out, Problem};
 use super::pick::Protocols;
 use super::wall::Stopwatch;
+use super::watch::watched;
 use super::{MinimiseArgs, ReplayArgs, pick, report};
 use crate::minimise::{minimise as cut_down, same_failure};
 use crate::outcome::RunOptions;
@@ -56,7 +57,9 @@ pub(super) fn minimise(
 ) -> Result<ExitCode, Problem> {
     let (picked, plan) = protocols.plan(&args.source, &args.what)?;
     let run = |plan: &_| sweep::run_plan(picked.protocol, plan, &RunOptions::default());
-    let Some(violation) = run(&plan).violation else {
+    let Some(violation) = watched(picked.protocol, None, |protocol| {
+        sweep::run_plan(protocol, &plan, &RunOptions::default()).violation
+    }) else {
         return Err(Problem(format!(
             "{} does not fail: there is nothing to minimise",
             args.source

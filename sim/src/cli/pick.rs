@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::out::Problem;
+use super::watch::watched;
 use super::{Rerun, What, signals};
 use crate::outcome::{Outcome, RunOptions};
 use crate::plan::fault::UnknownFault;
@@ -167,7 +168,9 @@ impl<'a> Protocols<'a> {
             trace: true,
             until_ns: rerun.until.map(ns),
         };
-        let outcome = sweep::run_plan(picked.protocol, &plan, &options);
+        let outcome = watched(picked.protocol, None, |protocol| {
+            sweep::run_plan(protocol, &plan, &options)
+        });
         Ok((plan, outcome))
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::out::{Out, Problem};
 use super::pick::Protocols;
 use super::wall::{Stopwatch, fresh_seed};
+use super::watch::watched;
 use super::{RunArgs, pick, report};
 use crate::outcome::RunOptions;
 use crate::protocol::AnyProtocol;
@@ -27,11 +28,14 @@ pub(super) fn run(
         (None, Some(range)) => range.clone(),
         (None, None) => fresh_seed()..=u64::MAX,
     };
+    let faults = args.what.faults();
     if args.hashes {
         if fresh {
             return Err("--hashes needs seeds to compare: --seed N or --seeds A..B".into());
         }
-        return hashes(args, picked.protocol, seeds, out);
+        return watched(picked.protocol, None, |protocol| {
+            hashes(args, protocol, seeds, out)
+        });
     }
     if fresh {
         eprintln!("fresh seeds from {} on", seeds.start());
@@ -39,26 +43,28 @@ pub(super) fn run(
     let unlimited = fresh && args.wall.is_none() && args.sim_time.is_none();
     let wall_max = args.wall.or(unlimited.then_some(Duration::from_secs(10)));
     let sim_ns_max = args.sim_time.map_or(u64::MAX, pick::ns);
-    let sweep = Sweep {
-        protocol: picked.protocol,
-        faults: args.what.faults(),
-        first: *seeds.start(),
-        last: *seeds.end(),
-        jobs: usize::from(args.jobs),
-        check_determinism: args.check_determinism,
-    };
     let watch = Stopwatch::start();
     let progress = Progress::new();
-    let totals = sweep.run(|seeds, events, simulated_ns| {
-        progress.show(watch.elapsed(), seeds, events, simulated_ns);
-        wall_max.is_none_or(|max| watch.elapsed() < max) && simulated_ns < sim_ns_max
+    let totals = watched(picked.protocol, wall_max, |protocol| {
+        let sweep = Sweep {
+            protocol,
+            faults,
+            first: *seeds.start(),
+            last: *seeds.end(),
+            jobs: usize::from(args.jobs),
+            check_determinism: args.check_determinism,
+        };
+        sweep.run(|seeds, events, simulated_ns| {
+            progress.show(watch.elapsed(), seeds, events, simulated_ns);
+            wall_max.is_none_or(|max| watch.elapsed() < max) && simulated_ns < sim_ns_max
+        })
     });
     progress.clear();
     let wanted = picked.protocol.marks();
     let summary = report::summary(&totals, wanted, watch.elapsed());
     write!(out, "{summary}")?;
     if let Some((seed, violation)) = &totals.failure {
-        let failure = report::failure(&picked, *seed, args.what.faults(), violation);
+        let failure = report::failure(&picked, *seed, faults, violation);
         write!(out, "{failure}")?;
         return Ok(ExitCode::from(1));
     }
