@@ -247,6 +247,25 @@ fn nobody_is_left_behind_by_a_run_that_is_killed_with_its_watchdog() {
     broker.until_counts("k", 0, 0);
 }
 
+/// The machine cannot be suspended here, so this asks the kernel what the watchdog waits for.
+#[test]
+fn the_watchdog_counts_the_time_that_the_machine_is_suspended() {
+    let broker = Broker::start();
+    let mut run = Process::spawn(broker.run_sh("k", &["--lease", "1h"], "echo $$; sleep 1000"));
+    let shell = run.pid_line();
+    let mut watchdogs = children(run.pid());
+    watchdogs.retain(|child| *child != shell);
+    let [watchdog] = watchdogs[..] else {
+        panic!("{watchdogs:?}");
+    };
+    let boottime = format!("clockid: {}\n", nix::libc::CLOCK_BOOTTIME);
+    until("a timer of the watchdog", || {
+        let open = std::fs::read_dir(format!("/proc/{watchdog}/fdinfo")).unwrap();
+        open.flatten()
+            .any(|fd| std::fs::read_to_string(fd.path()).is_ok_and(|info| info.contains(&boottime)))
+    });
+}
+
 /// Only one killed with it in the same instant is not there to kill the command's children.
 #[test]
 fn a_watchdog_that_was_killed_is_replaced() {

@@ -1,12 +1,16 @@
 //! The one clock, and the only timers, of everything that is not sans-IO.
 
 use std::future::Future;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_io::Timer;
 use lmx_core::Instant;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 
 /// The time now: monotonic, the same in all threads of the process, and on Linux going on
 /// while the machine is suspended, so that a laptop that wakes up knows that its leases
@@ -33,6 +37,27 @@ pub fn to_std(at: Instant) -> Option<std::time::Instant> {
         now_std.checked_add(at.saturating_duration_since(now))
     } else {
         now_std.checked_sub(now.saturating_duration_since(at))
+    }
+}
+
+/// Waits until there is something to read from `fd`, which may be its end, or `at` has come:
+/// false then, or when a signal came first. The only wait that is not late if the machine was
+/// suspended meanwhile, on Linux: timeouts and timers do not count that time.
+///
+/// # Errors
+///
+/// The descriptor is none that can be waited for.
+pub fn wait_readable(fd: BorrowedFd<'_>, at: Option<Instant>) -> io::Result<bool> {
+    let left = at.map(|at| at.saturating_duration_since(now()));
+    let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+    // It goes on without: out of descriptors, it is only late.
+    let bell = at.and_then(system::bell);
+    let mut fds = vec![PollFd::new(&fd, PollFlags::IN)];
+    fds.extend(bell.as_ref().map(|bell| PollFd::new(bell, PollFlags::IN)));
+    match rustix::event::poll(&mut fds, timeout.as_ref()) {
+        Ok(_) => Ok(!fds[0].revents().is_empty()),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -116,14 +141,32 @@ impl Future for Alarm {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod system {
-    use rustix::time::{ClockId, clock_gettime};
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
 
-    pub(super) fn since_epoch() -> std::time::Duration {
+    use lmx_core::Instant;
+    use rustix::time::{
+        ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec,
+        clock_gettime, timerfd_create, timerfd_settime,
+    };
+
+    pub(super) fn since_epoch() -> Duration {
         let time = clock_gettime(ClockId::Boottime);
-        std::time::Duration::new(
+        Duration::new(
             u64::try_from(time.tv_sec).unwrap_or(0),
             u32::try_from(time.tv_nsec).unwrap_or(0),
         )
+    }
+
+    /// A descriptor that becomes readable at `at`, by the same clock.
+    pub(super) fn bell(at: Instant) -> Option<OwnedFd> {
+        let bell = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC).ok()?;
+        let once = Itimerspec {
+            it_interval: Timespec::default(),
+            it_value: Timespec::try_from(Duration::from_nanos(at.as_nanos())).ok()?,
+        };
+        timerfd_settime(&bell, TimerfdTimerFlags::ABSTIME, &once).ok()?;
+        Some(bell)
     }
 }
 
@@ -138,5 +181,32 @@ mod system {
     pub(super) fn since_epoch() -> Duration {
         // Not from zero, so that what lay before the start can be told.
         Duration::from_secs(3600) + START.elapsed()
+    }
+
+    pub(super) fn bell(_: lmx_core::Instant) -> Option<std::os::fd::OwnedFd> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_with_its_time_or_with_what_can_be_read() {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        for at in [now(), now() + Duration::from_millis(1)] {
+            assert!(!wait_readable(far.as_fd(), Some(at)).unwrap());
+            assert!(now() >= at);
+        }
+        near.write_all(b"x").unwrap();
+        let late = now() + Duration::from_hours(1);
+        assert!(wait_readable(far.as_fd(), Some(late)).unwrap());
+        drop(near);
+        assert!(wait_readable(far.as_fd(), None).unwrap());
     }
 }

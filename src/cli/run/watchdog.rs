@@ -19,7 +19,6 @@ use clap::Parser as _;
 use lmx_core::{Instant, RequestId};
 use lmx_transports::clock::{self, Alarm};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, read};
 
@@ -230,23 +229,15 @@ pub(super) fn main(args: &[OsString]) -> u8 {
 /// Waits for orders, and carries them out when their time has come. False once there
 /// will be no more.
 fn follow(orders: &mut Orders) -> bool {
-    let left = orders
-        .kill_at
-        .map(|at| at.saturating_duration_since(clock::now()));
-    if left == Some(Duration::ZERO) {
+    if orders.kill_at.is_some_and(|at| at <= clock::now()) {
         orders.kill();
         orders.kill_at = None;
         return true;
     }
     let stdin = io::stdin();
-    let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-    // Rounded up, or it would spin through the last millisecond.
-    let timeout = left.map_or(PollTimeout::NONE, |left| {
-        PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-    });
-    match poll(&mut fds, timeout) {
-        Ok(0) | Err(Errno::EINTR) => return true,
-        Ok(_) => {}
+    match clock::wait_readable(stdin.as_fd(), orders.kill_at) {
+        Ok(true) => {}
+        Ok(false) => return true,
         Err(_) => return false,
     }
     let mut bytes = [0; 512];
