@@ -143,7 +143,8 @@ impl StateFile {
         name: &StateName,
     ) -> Result<(Self, Option<Record>), StateError> {
         let path = directory.join(name.file_name());
-        make_directory(directory).map_err(|source| StateError::Unwritable {
+        let made = make_directory(directory, |it| RealDisk.sync_directory_of(it));
+        made.map_err(|source| StateError::Unwritable {
             path: path.clone(),
             source,
         })?;
@@ -248,18 +249,18 @@ fn shown(paths: &[PathBuf]) -> String {
     shown.join(" and ")
 }
 
-/// Makes the directory, so that it survives a crash, for its owner only.
-fn make_directory(path: &Path) -> io::Result<()> {
+/// Makes the directory, for its owner only. `sync` is called for it and for each that it is
+/// in and that was made as well, so that all their names survive a crash.
+fn make_directory(path: &Path, sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
 
-    if path.is_dir() {
-        return Ok(());
-    }
+    let is_missing = |it: &&Path| !it.as_os_str().is_empty() && !it.is_dir();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)?;
-    RealDisk.sync_directory_of(path)
+    missing.into_iter().try_for_each(sync)
 }
 
 #[cfg(test)]

@@ -35,6 +35,25 @@ fn a_record_is_there_after_reopening() {
 }
 
 #[test]
+fn every_directory_that_was_made_is_made_to_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = ["a", "a/b", "a/b/c"].map(|name| directory.path().join(name));
+    let mut synced = Vec::new();
+    let mut make = |path: &Path| {
+        make_directory(path, |it| {
+            assert!(it.is_dir());
+            synced.push(it.to_owned());
+            Ok(())
+        })
+    };
+    make(&made[0]).unwrap();
+    make(&made[2]).unwrap();
+    make(&made[2]).unwrap();
+    synced.sort();
+    assert_eq!(synced, made);
+}
+
+#[test]
 fn a_second_broker_on_the_same_state_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let _first = StateFile::open(directory.path(), &NAME).unwrap();
