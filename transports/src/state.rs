@@ -11,6 +11,7 @@ pub(crate) use disk::Disk;
 use disk::RealDisk;
 pub(crate) use name::StateName;
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -96,7 +97,7 @@ pub enum StateError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StatePlace {
-    /// In the platform's directory for state: systemd's `STATE_DIRECTORY`, else
+    /// In the platform's directory for state: the first of systemd's `STATE_DIRECTORY`, else
     /// `XDG_STATE_HOME/lmx`, else `~/.local/state/lmx`. A broker whose only addresses
     /// the kernel chose (port 0) has no successor there, and keeps none.
     Default,
@@ -110,22 +111,25 @@ impl StatePlace {
     /// The directory, if there is to be one.
     pub(crate) fn directory(&self) -> Result<Option<PathBuf>, StateError> {
         match self {
-            Self::Default => default_directory().ok_or(StateError::NoDirectory).map(Some),
+            Self::Default => default_directory(|name| std::env::var_os(name))
+                .ok_or(StateError::NoDirectory)
+                .map(Some),
             Self::Directory(path) => Ok(Some(path.clone())),
             Self::Ephemeral => Ok(None),
         }
     }
 }
 
-fn default_directory() -> Option<PathBuf> {
-    let variable = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    variable("STATE_DIRECTORY")
-        .or_else(|| variable("XDG_STATE_HOME").map(|home| home.join("lmx")))
-        .or_else(|| variable("HOME").map(|home| home.join(".local/state/lmx")))
+fn default_directory(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let first = |paths: OsString| std::env::split_paths(&paths).next();
+    // systemd's has several if the unit names several.
+    let systemds = environment("STATE_DIRECTORY").and_then(first);
+    let path = |name| environment(name).map(PathBuf::from);
+    let absolute = |path: &PathBuf| path.is_absolute();
+    systemds
+        .filter(absolute)
+        .or_else(|| Some(path("XDG_STATE_HOME").filter(absolute)?.join("lmx")))
+        .or_else(|| Some(path("HOME").filter(absolute)?.join(".local/state/lmx")))
 }
 
 /// The state file of one broker, and the right to it.

@@ -22,6 +22,29 @@ fn record(incarnation: u64) -> Record {
 const NAME: StateName = StateName::Port(6970);
 
 #[test]
+fn the_default_directory_is_the_systems() {
+    let with = |set: &[(&str, &str)]| {
+        default_directory(|name| {
+            let (_, value) = set.iter().find(|(known, _)| *known == name)?;
+            Some(value.into())
+        })
+    };
+    let home = ("HOME", "/h");
+    let xdg = ("XDG_STATE_HOME", "/x");
+    let systemd = |value| ("STATE_DIRECTORY", value);
+    for (set, expected) in [
+        (&[][..], None),
+        (&[home], Some("/h/.local/state/lmx")),
+        (&[home, xdg], Some("/x/lmx")),
+        (&[home, xdg, systemd("/s")], Some("/s")),
+        (&[home, xdg, systemd("/s:/t")], Some("/s")),
+        (&[home, xdg, systemd("relative")], Some("/x/lmx")),
+    ] {
+        assert_eq!(with(set), expected.map(PathBuf::from), "{set:?}");
+    }
+}
+
+#[test]
 fn a_record_is_there_after_reopening() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("made/on/demand");
