@@ -7,6 +7,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use crate::broker::{BindError, Broker, BrokerBuilder};
@@ -133,12 +134,10 @@ pub async fn launch_detached(
         .await;
         program = returned;
         let mut child = outcome?;
-        // It listens, or it has ended; if it lost the race, the winner listens.
-        if let Some(address) = probe(&endpoint).await {
-            return Ok(address);
-        }
         tries += 1;
-        if tries == PROGRAMS_MAX {
+        // It listens, or it has ended; if it lost the race, the winner listens.
+        let found = probe(&endpoint).await;
+        if found.is_none() && tries == PROGRAMS_MAX {
             let status = end(&mut child.process).await.map_err(BindError::System)?;
             return Err(LaunchError::Ended {
                 endpoint: Arc::unwrap_or_clone(endpoint),
@@ -146,8 +145,21 @@ pub async fn launch_detached(
                 words: child.words,
             });
         }
+        reap(child.process);
+        if let Some(address) = found {
+            return Ok(address);
+        }
         Alarm::after(PAUSE).await;
     }
+}
+
+/// Sees to it that the program is no zombie once it has ended, should this process go on for
+/// longer.
+fn reap(mut process: Child) {
+    // Without a thread it is one until this process ends, and does no other harm.
+    let _ = thread::Builder::new()
+        .name("lmx-reaper".to_owned())
+        .spawn(move || process.wait());
 }
 
 /// How the program ended; one that goes on without being of use is killed.
