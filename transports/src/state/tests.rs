@@ -60,7 +60,7 @@ fn a_record_is_there_after_reopening() {
 #[test]
 fn every_directory_that_was_made_is_made_to_last() {
     let directory = tempfile::tempdir().unwrap();
-    let made = ["a", "a/b", "a/b/c"].map(|name| directory.path().join(name));
+    let all = ["a", "a/b", "a/b/c"].map(|name| directory.path().join(name));
     let mut synced = Vec::new();
     let mut make = |path: &Path| {
         make_directory(path, |it| {
@@ -69,11 +69,11 @@ fn every_directory_that_was_made_is_made_to_last() {
             Ok(())
         })
     };
-    make(&made[0]).unwrap();
-    make(&made[2]).unwrap();
-    make(&made[2]).unwrap();
+    make(&all[0]).unwrap();
+    make(&all[2]).unwrap();
+    make(&all[2]).unwrap();
     synced.sort();
-    assert_eq!(synced, made);
+    assert_eq!(synced, all);
 }
 
 #[test]
