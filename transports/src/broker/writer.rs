@@ -47,7 +47,14 @@ impl Writer {
             // Nothing is ever sent.
             let _ = self.ended.recv().await;
         };
-        smol::block_on(smol::future::or(ended, Alarm::after(at_most)));
+        let too_late = async {
+            Alarm::after(at_most).await;
+            tracing::error!(
+                "the disk does not answer; the state file is in use until it does, or until this \
+                 process ends"
+            );
+        };
+        smol::block_on(smol::future::or(ended, too_late));
     }
 }
 
