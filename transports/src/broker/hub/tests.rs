@@ -1,4 +1,4 @@
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 
 use lmx_core::broker::BrokerConfig;
@@ -6,9 +6,11 @@ use lmx_core::wire::{
     AcquireFields, Answer, Command, Hello, MAGIC, Reply, Request, SeqBuf, WantFields, frame,
 };
 use lmx_core::{Mode, RequestId};
-use mio::{Events, Poll};
+use mio::{Events, Poll, Token};
 
+use super::state::{PUT_OFF_MAX, READS_MAX};
 use super::*;
+use crate::broker::socket::Socket;
 
 const WAKE: Token = Token(usize::MAX);
 
