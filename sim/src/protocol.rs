@@ -251,7 +251,8 @@ pub struct Request {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     /// Until when it may be relied on, on the client's monotonic clock
-    /// ([`Context::now_ns`]); `None`: until it is given back.
+    /// ([`Context::now_ns`]); `None`, or a time that no run reaches, such as [`u64::MAX`]:
+    /// until it is given back.
     pub good_until_ns: Option<u64>,
     /// Its fencing token, if the protocol has such: a number from 0 on that no other grant
     /// on this key has (shared ones may share it), and that is larger for whoever was
@@ -443,7 +444,7 @@ impl<M> Context<'_, M> {
     }
 
     /// Wakes this node when its monotonic clock shows `at_ns`; replaces the timer of
-    /// the same name.
+    /// the same name. A time that no run reaches, such as [`u64::MAX`], is never.
     pub fn set_timer(&mut self, timer: u64, at_ns: u64) {
         self.effects.push(Effect::SetTimer { timer, at_ns });
     }

@@ -1,6 +1,9 @@
 //! A machine's clocks: monotonic, with drift, freezes and steps; and wall, which
 //! jumps besides.
 
+/// Nothing happens after this: 146 years. Clocks that began below it can be read until then.
+const NEVER_NS: u64 = 1 << 62;
+
 /// The clocks of one machine, as functions of true time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Clock {
@@ -46,24 +49,26 @@ impl Clock {
     }
 
     /// The first true time, from `now_ns` on, at which the monotonic clock shows
-    /// `local_ns` or more; `None` if it stands still and never does.
+    /// `local_ns` or more; `None` if it never does: it stands still, or no run lasts so long.
     pub(crate) fn true_ns(&self, now_ns: u64, local_ns: u64) -> Option<u64> {
         if self.local_ns(now_ns) >= local_ns {
             return Some(now_ns);
         }
         let ppm = self.rate_ppm?;
         let ahead = local_ns - self.local_ns;
-        if ppm == 0 {
-            return Some(self.since_ns.saturating_add(ahead));
+        let passed = if ppm == 0 {
+            ahead
+        } else {
+            let rate = u128::try_from(1_000_000 + i64::from(ppm)).ok()?;
+            let passed = (u128::from(ahead) * 1_000_000).checked_div(rate)?;
+            u64::try_from(passed).ok()?.saturating_sub(2)
+        };
+        let first_ns = self.since_ns.checked_add(passed)?.max(now_ns);
+        if first_ns > NEVER_NS {
+            return None;
         }
-        let rate = u128::from((1_000_000_i64 + i64::from(ppm)).unsigned_abs());
-        let passed = u128::from(ahead) * 1_000_000 / rate;
-        let mut at_ns = self
-            .since_ns
-            .saturating_add(u64::try_from(passed).unwrap_or(u64::MAX / 2))
-            .saturating_sub(2)
-            .max(now_ns);
         // The division above and the one in `local_ns` round differently by a little.
+        let mut at_ns = first_ns;
         while self.local_ns(at_ns) < local_ns {
             at_ns += 1;
         }
@@ -129,6 +134,17 @@ mod tests {
                 assert!(clock.local_ns(at) >= local, "{ppm} {ahead}");
                 assert!(clock.local_ns(at - 1) < local, "{ppm} {ahead}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_beyond_every_run_is_never() {
+        for ppm in [0, 1_000, -1_000, 500_000, -500_000] {
+            let clock = Clock::new(1 << 40, ppm);
+            for local in [u64::MAX, u64::MAX - 1, u64::MAX / 2 + 1] {
+                assert_eq!(clock.true_ns(7, local), None, "{ppm} {local}");
+            }
+            assert!(clock.true_ns(7, 1 << 60).is_some(), "{ppm}");
         }
     }
 
