@@ -12,5 +12,6 @@ pub(crate) use ear::Ear;
 pub(crate) use fairness::{Waiters, Winner};
 pub(crate) use fence::{Fences, Misordered, Told};
 pub(crate) use holds::{Hold, Holds};
+pub(crate) use violation::panic_text;
 pub use violation::{Property, Violation};
 pub(crate) use wire::is_fault;

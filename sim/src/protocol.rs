@@ -50,7 +50,7 @@
 //! | `liveness` | all is well again, and a request has no answer in the contract's time |
 //! | `node` | a node answers for what it was not asked, or sends to a node that there is not |
 //! | `livelock` | the nodes keep each other busy without end |
-//! | `panic` | a node panics: assert what you like |
+//! | `panic` | a node panics: assert what you like. The run ends there, with the node's name and a trace |
 //!
 //! # The smallest one
 //!

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hdrhistogram::Histogram;
 
 use crate::marks::Marks;
-use crate::oracle::{Property, Violation};
+use crate::oracle::{Property, Violation, panic_text};
 use crate::outcome::{Outcome, RunOptions};
 use crate::plan::{FaultSet, Plan};
 use crate::protocol::AnyProtocol;
@@ -24,22 +24,18 @@ pub fn protocol(name: &str) -> Option<&'static dyn AnyProtocol> {
     protocols().find(|protocol| protocol.name() == name)
 }
 
-/// Runs a plan. A panic is a violation like any other.
+/// Runs a plan. A panic is a violation like any other. (Those of a [`Protocol`]'s nodes are
+/// caught where they happen, and leave a trace.)
+///
+/// [`Protocol`]: crate::protocol::Protocol
 #[must_use]
 pub fn run_plan(protocol: &dyn AnyProtocol, plan: &Plan, options: &RunOptions) -> Outcome {
     match catch_unwind(AssertUnwindSafe(|| protocol.run(plan, options))) {
         Ok(outcome) => outcome,
-        Err(cause) => {
-            let text = cause
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-                .unwrap_or_else(|| "no text".to_owned());
-            Outcome {
-                violation: Some(Violation::new(Property::Panic, 0, text)),
-                ..Outcome::default()
-            }
-        }
+        Err(cause) => Outcome {
+            violation: Some(Violation::new(Property::Panic, 0, panic_text(&*cause))),
+            ..Outcome::default()
+        },
     }
 }
 

@@ -1,5 +1,7 @@
 //! What was broken, and when.
 
+use std::any::Any;
+
 macro_rules! properties {
     ($($property:ident $name:literal $about:literal,)*) => {
         /// A property that a lock service must have.
@@ -74,6 +76,13 @@ impl Violation {
             detail: detail.into(),
         }
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(cause: &(dyn Any + Send)) -> &str {
+    let text = cause.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| cause.downcast_ref::<&str>().copied())
+        .unwrap_or("no text")
 }
 
 impl std::fmt::Display for Violation {

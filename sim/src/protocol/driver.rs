@@ -1,11 +1,13 @@
 //! A [`Protocol`] in the engine, message by message: its nodes, and what they are told.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::timers::Timers;
 use super::ways::Ways;
 use super::{Client as _, Context, Contract, Effect, Protocol, Request, Server};
 use crate::engine::{self, Engine, State};
 use crate::marks::sometimes;
-use crate::oracle::{Property, Waiters};
+use crate::oracle::{Property, Waiters, panic_text};
 use crate::outcome::{Outcome, RunOptions};
 use crate::plan::fault::NodeId;
 use crate::plan::{Action, Mode, Plan};
@@ -64,15 +66,19 @@ impl<'p, P: Protocol> Driver<'p, P> {
             let clients = (0..plan.clients).map(|id| format!("client {id}"));
             servers.chain(clients).collect()
         });
-        let engine = Engine::new(plan, servers, lanes);
+        let mut engine = Engine::new(plan, servers, lanes);
         let nodes = engine.nodes();
+        let mut made = |id| caught(&mut engine, id, || protocol.server(id));
+        let server_nodes = (0..servers).map_while(&mut made).collect();
+        let mut made = |id| caught(&mut engine, id, || protocol.client(id));
+        let client_nodes = (servers..nodes).map_while(&mut made).collect();
         Self {
             engine,
             contract: protocol.contract(),
             protocol,
-            servers: (0..servers).map(|id| protocol.server(id)).collect(),
+            servers: server_nodes,
             disks: (0..servers).map(|_| Disk::<P>::default()).collect(),
-            clients: (servers..nodes).map(|id| protocol.client(id)).collect(),
+            clients: client_nodes,
             ways: Ways::new(nodes),
             timers: Timers::new(nodes),
             effects: Vec::new(),
@@ -144,10 +150,15 @@ impl<'p, P: Protocol> Driver<'p, P> {
         node: NodeId,
         call: impl FnOnce(&mut P::Server, &mut Context<'_, P::Message>, &mut Disk<P>),
     ) {
+        if self.engine.violation.is_some() {
+            return;
+        }
         let mut cx = context(&self.engine, node, &mut self.effects);
         let place = usize::from(node);
-        call(&mut self.servers[place], &mut cx, &mut self.disks[place]);
-        self.carry_out(node);
+        let (server, disk) = (&mut self.servers[place], &mut self.disks[place]);
+        if caught(&mut self.engine, node, || call(server, &mut cx, disk)).is_some() {
+            self.carry_out(node);
+        }
     }
 
     pub(super) fn with_client(
@@ -155,10 +166,14 @@ impl<'p, P: Protocol> Driver<'p, P> {
         node: NodeId,
         call: impl FnOnce(&mut P::Client, &mut Context<'_, P::Message>),
     ) {
+        if self.engine.violation.is_some() {
+            return;
+        }
         let mut cx = context(&self.engine, node, &mut self.effects);
-        let place = usize::from(node - self.engine.servers());
-        call(&mut self.clients[place], &mut cx);
-        self.carry_out(node);
+        let client = &mut self.clients[usize::from(node - self.engine.servers())];
+        if caught(&mut self.engine, node, || call(client, &mut cx)).is_some() {
+            self.carry_out(node);
+        }
     }
 
     fn carry_out(&mut self, node: NodeId) {
@@ -184,11 +199,7 @@ impl<'p, P: Protocol> Driver<'p, P> {
 
     /// A node does what nodes cannot do: that is no fault of its protocol.
     pub(super) fn broken(&mut self, node: NodeId, how: &str) {
-        let name = match node.checked_sub(self.engine.servers()) {
-            Some(client) => format!("client {client}"),
-            None => format!("server {node}"),
-        };
-        let detail = format!("node {node} ({name}) {how}");
+        let detail = format!("{} {how}", name(&self.engine, node));
         self.engine.violate(Property::Node, detail);
     }
 
@@ -201,6 +212,25 @@ impl<'p, P: Protocol> Driver<'p, P> {
         }
         self.engine.over = true;
     }
+}
+
+/// What the node is called where it is to blame.
+fn name(engine: &Engine<'_, Event>, node: NodeId) -> String {
+    match node.checked_sub(engine.servers()) {
+        Some(client) => format!("node {node} (client {client})"),
+        None => format!("node {node} (server {node})"),
+    }
+}
+
+/// What a node's own code returns. If it panics, that is what the run ends with: no node
+/// is called any more.
+fn caught<T>(engine: &mut Engine<'_, Event>, node: NodeId, call: impl FnOnce() -> T) -> Option<T> {
+    let returned = catch_unwind(AssertUnwindSafe(call));
+    if let Err(cause) = &returned {
+        let detail = format!("{} panicked: {}", name(engine, node), panic_text(&**cause));
+        engine.violate(Property::Panic, detail);
+    }
+    returned.ok()
 }
 
 /// What a node sees of the world.
@@ -230,7 +260,9 @@ impl<'p, P: Protocol> engine::Driver<'p> for Driver<'p, P> {
 
     fn start(&mut self) {
         for node in 0..self.engine.nodes() {
-            self.start_node(node);
+            if self.engine.violation.is_none() {
+                self.start_node(node);
+            }
         }
     }
 
@@ -263,10 +295,15 @@ impl<'p, P: Protocol> engine::Driver<'p> for Driver<'p, P> {
     }
 
     fn handle_restart(&mut self, node: NodeId) {
+        let protocol = self.protocol;
         if let Some(client) = node.checked_sub(self.engine.servers()) {
-            self.clients[usize::from(client)] = self.protocol.client(node);
+            let made = caught(&mut self.engine, node, || protocol.client(node));
+            let Some(made) = made else { return };
+            self.clients[usize::from(client)] = made;
         } else {
-            self.servers[usize::from(node)] = self.protocol.server(node);
+            let made = caught(&mut self.engine, node, || protocol.server(node));
+            let Some(made) = made else { return };
+            self.servers[usize::from(node)] = made;
         }
         self.start_node(node);
     }
