@@ -3,9 +3,11 @@
 //! A plan is all of a run's freedom apart from the keyed draws (delays, cuts), so a
 //! failure can be written down, cut smaller and pasted into a test.
 
+mod check;
 pub mod fault;
 pub(crate) mod swarm;
 
+pub use check::{CLIENTS_MAX, DRIFT_PPM_MAX, PlanError, SERVERS_MAX, TIME_NS_MAX};
 pub use fault::{Fault, FaultEvent, FaultKind, FaultSet, When};
 pub use swarm::Shape;
 
@@ -18,6 +20,7 @@ pub const SECOND: u64 = 1_000 * MS;
 
 /// A run, written down. All times are nanoseconds of true time since its begin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Which protocol; `lmx` for LMX itself.
     pub protocol: String,
@@ -105,9 +108,10 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, and where.
-    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+    /// What is wrong with it, and where: it is no plan, or not one that can be run.
+    pub fn from_json(text: &str) -> Result<Self, PlanError> {
         let mut plan: Self = serde_json::from_str(text)?;
+        plan.check()?;
         plan.ops.sort_by_key(|op| (op.at_ns, op.id));
         Ok(plan)
     }
@@ -142,6 +146,7 @@ fn lines<T: Serialize>(items: &[T]) -> String {
 
 /// How messages and bytes travel in good times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Network {
     /// The shortest delay of one way.
     pub delay_ns_min: u64,
@@ -169,6 +174,7 @@ impl Default for Network {
 
 /// One thing a client does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Op {
     /// Its number, which stays its own when other operations are left out.
     pub id: u32,
@@ -210,6 +216,7 @@ pub enum Action {
 
 /// One request for keys, from asking to giving back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Lock {
     /// The keys, and how each is to be held.
     pub wants: Vec<Want>,
@@ -288,6 +295,7 @@ fn is_false(b: &bool) -> bool {
 
 /// One key and how it is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Want {
     /// The key's number.
     pub key: u32,
@@ -297,6 +305,7 @@ pub struct Want {
 
 /// How a key is held. The simulator's own type: its oracle shares none with the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Mode {
     /// Alone.
     Exclusive,

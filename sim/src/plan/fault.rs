@@ -7,6 +7,7 @@ pub type NodeId = u16;
 
 /// One fault: when it begins, how long it lasts, what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FaultEvent {
     /// When it begins.
     pub when: When,
@@ -19,6 +20,7 @@ pub struct FaultEvent {
 /// When a fault begins. Bound to an operation it strikes where it hurts, and goes
 /// with the operation when that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum When {
     /// At this time.
     At(u64),
@@ -47,6 +49,7 @@ pub enum When {
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub enum Fault {
     /// The process stands still: what arrives waits, and so do its timers.
     Pause(NodeId),
