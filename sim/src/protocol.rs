@@ -123,7 +123,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 pub use crate::plan::fault::NodeId;
-use crate::plan::{FaultKind, FaultSet, Shape};
+use crate::plan::{DRIFT_PPM_MAX, FaultKind, FaultSet, SERVERS_MAX, Shape};
 use crate::rng::Draws;
 
 /// A lock protocol.
@@ -146,7 +146,8 @@ pub trait Protocol {
     /// What it promises.
     fn contract(&self) -> Contract;
 
-    /// How many servers it has.
+    /// How many servers it has: 1 to 32, so that a set of nodes in a plan, which has 64 bits,
+    /// can have all of them and the clients.
     fn servers(&self) -> u16 {
         1
     }
@@ -157,7 +158,8 @@ pub trait Protocol {
     }
 
     /// The lease its clients are asked to take ([`Request::lease_ns`]). Locks are held for a
-    /// quarter of it at the most, unless the protocol renews; faults last about so long.
+    /// quarter of it at the most, unless the protocol renews; faults last about so long. From
+    /// a millisecond to a day.
     fn lease(&self) -> Duration {
         Duration::from_secs(1)
     }
@@ -311,7 +313,7 @@ pub enum Exclusion {
     /// The same, until the deadline of the grant at most, while no monotonic clock is
     /// off by more than this.
     UnderDrift {
-        /// Parts per million.
+        /// Parts per million; half a million at most.
         ppm: u32,
     },
     /// Several may believe to hold, but their tokens increase in the order of their
@@ -331,9 +333,69 @@ impl Exclusion {
     }
 }
 
+/// Why a protocol cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` cannot be run: {what} is {is}, and would have to be {right}")]
+pub struct Unfit {
+    name: String,
+    what: &'static str,
+    is: String,
+    right: String,
+}
+
+/// Whether a protocol is one that can be run.
+///
+/// # Errors
+///
+/// What of it cannot be, and what would be right.
+pub fn check(protocol: &impl Protocol) -> Result<(), Unfit> {
+    let unfit = |what, is: String, right: String| {
+        let name = protocol.name().to_owned();
+        Err(Unfit {
+            name,
+            what,
+            is,
+            right,
+        })
+    };
+    let servers = protocol.servers();
+    if !(1..=SERVERS_MAX).contains(&servers) {
+        let right = format!("1 to {SERVERS_MAX}");
+        return unfit("`servers`", servers.to_string(), right);
+    }
+    let lease = protocol.lease();
+    if !(LEASE_MIN..=LEASE_MAX).contains(&lease) {
+        let right = format!("{LEASE_MIN:?} to {LEASE_MAX:?}");
+        return unfit("`lease`", format!("{lease:?}"), right);
+    }
+    if let Exclusion::UnderDrift { ppm } = protocol.contract().exclusion
+        && ppm > DRIFT_PPM_MAX
+    {
+        let right = format!("{DRIFT_PPM_MAX} at most");
+        return unfit("the drift bound of its `contract`", ppm.to_string(), right);
+    }
+    Ok(())
+}
+
+fn assert_fit(protocol: &impl Protocol) {
+    if let Err(unfit) = check(protocol) {
+        panic!("{unfit}");
+    }
+}
+
+/// What faults last and holds take is drawn from the lease.
+const LEASE_MIN: Duration = Duration::from_millis(1);
+/// Some hundred holds of three leases each are a year, and a run has no more time.
+const LEASE_MAX: Duration = Duration::from_hours(24);
+
 /// The plans that suit a protocol: its size, and the faults its contract covers.
+///
+/// # Panics
+///
+/// When [`check`] says that the protocol cannot be run.
 #[must_use]
 pub fn shape(protocol: &impl Protocol) -> Shape {
+    assert_fit(protocol);
     let contract = protocol.contract();
     let lease_ns = u64::try_from(protocol.lease().as_nanos()).unwrap_or(u64::MAX);
     Shape {

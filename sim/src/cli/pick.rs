@@ -133,6 +133,7 @@ impl<'a> Protocols<'a> {
     pub(super) fn pick<'b>(&self, what: &'b What) -> Result<Picked<'b>, Problem> {
         let typed = what.protocol.as_deref().unwrap_or(self.default());
         if let Some(protocol) = self.known(typed) {
+            check_fit(protocol)?;
             check_faults(what, protocol)?;
             return Ok(Picked { protocol, typed });
         }
@@ -155,6 +156,7 @@ impl<'a> Protocols<'a> {
         external
             .try_start()
             .map_err(|error| format!("{typed}: {error}"))?;
+        check_fit(&external)?;
         check_faults(what, &external)?;
         // There are one or two of them, and they are needed until the end.
         let protocol = Box::leak(Box::new(external));
@@ -197,6 +199,7 @@ impl<'a> Protocols<'a> {
         if what.protocol.is_none()
             && let Some(protocol) = self.known(&plan.protocol)
         {
+            check_fit(protocol)?;
             let typed = protocol.name();
             return Ok((Picked { protocol, typed }, plan));
         }
@@ -217,6 +220,10 @@ impl<'a> Protocols<'a> {
         }
         Ok((picked, plan))
     }
+}
+
+fn check_fit(protocol: &dyn AnyProtocol) -> Result<(), Problem> {
+    protocol.check().map_err(|unfit| Problem(unfit.to_string()))
 }
 
 /// Whether the protocol's plans can have the faults that were asked for. If they can have

@@ -1,6 +1,6 @@
 //! Protocols of any type, behind one interface.
 
-use super::{Contract, Protocol};
+use super::{Contract, Protocol, Unfit};
 use crate::marks::Mark;
 use crate::outcome::{Outcome, RunOptions};
 use crate::plan::{FaultKind, FaultSet, Plan};
@@ -12,6 +12,15 @@ pub trait AnyProtocol: Sync {
 
     /// What it is, in a line.
     fn about(&self) -> &str;
+
+    /// Whether it can be run.
+    ///
+    /// # Errors
+    ///
+    /// What of it cannot be, and what would be right.
+    fn check(&self) -> Result<(), Unfit> {
+        Ok(())
+    }
 
     /// What it promises, if it says so in a [`Contract`].
     fn contract(&self) -> Option<Contract>;
@@ -38,6 +47,10 @@ impl<P: Protocol + Sync> AnyProtocol for P {
 
     fn about(&self) -> &str {
         Protocol::about(self)
+    }
+
+    fn check(&self) -> Result<(), Unfit> {
+        super::check(self)
     }
 
     fn contract(&self) -> Option<Contract> {

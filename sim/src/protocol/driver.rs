@@ -15,7 +15,12 @@ use crate::trace::Kind;
 use crate::world::Stage;
 
 /// Runs `plan` with `protocol` until a promise is broken or all is over.
+///
+/// # Panics
+///
+/// When [`check`](super::check) says that the protocol cannot be run.
 pub fn run<P: Protocol>(protocol: &P, plan: &Plan, options: &RunOptions) -> Outcome {
+    super::assert_fit(protocol);
     let driver = engine::run(Driver::new(protocol, plan, options), options);
     driver.engine.finish()
 }
