@@ -49,7 +49,7 @@
 //! | `fifo` | a request that was [`queued`](Context::queued) is overtaken more often than the contract allows |
 //! | `liveness` | all is well again, and a request has no answer in the contract's time |
 //! | `node` | a node answers for what it was not asked, or sends to a node that there is not |
-//! | `livelock` | the nodes keep each other busy without end |
+//! | `livelock` | one instant, or the run, has events beyond any measure (some 20,000 and 2,000,000, and more for large plans). Nodes that keep each other busy are let be: the run ends when the faults are over and every request is answered |
 //! | `panic` | a node panics: assert what you like. The run ends there, with the node's name and a trace |
 //!
 //! # The smallest one
