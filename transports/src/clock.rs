@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -41,8 +41,8 @@ pub fn to_std(at: Instant) -> Option<std::time::Instant> {
 }
 
 /// Waits until there is something to read from `fd`, which may be its end, or `at` has come:
-/// false then, or when a signal came first. The only wait that is not late if the machine was
-/// suspended meanwhile, on Linux: timeouts and timers do not count that time.
+/// false then, or when a signal came first. On Linux it is not late if the machine was
+/// suspended meanwhile, as timeouts and [`Alarm`] are: they do not count that time.
 ///
 /// # Errors
 ///
@@ -51,13 +51,46 @@ pub fn wait_readable(fd: BorrowedFd<'_>, at: Option<Instant>) -> io::Result<bool
     let left = at.map(|at| at.saturating_duration_since(now()));
     let timeout = left.and_then(|left| Timespec::try_from(left).ok());
     // It goes on without: out of descriptors, it is only late.
-    let bell = at.and_then(system::bell);
+    let mut bell = at.and_then(|_| Bell::new());
+    if let (Some(bell), Some(at)) = (&mut bell, at) {
+        bell.ring_by(at, now());
+    }
     let mut fds = vec![PollFd::new(&fd, PollFlags::IN)];
     fds.extend(bell.as_ref().map(|bell| PollFd::new(bell, PollFlags::IN)));
     match rustix::event::poll(&mut fds, timeout.as_ref()) {
         Ok(_) => Ok(!fds[0].revents().is_empty()),
         Err(Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// A descriptor that becomes readable when its time has come, and no later if the machine was
+/// suspended meanwhile; for those who wait for others, too.
+#[derive(Debug)]
+pub(crate) struct Bell {
+    timer: OwnedFd,
+    at: Option<Instant>,
+}
+
+impl Bell {
+    /// One that is not set; none if the system has none to give.
+    pub(crate) fn new() -> Option<Self> {
+        let timer = system::timer()?;
+        Some(Self { timer, at: None })
+    }
+
+    /// Lets it ring at `at`, or before. Setting it to later and later times costs nothing until
+    /// the first has come.
+    pub(crate) fn ring_by(&mut self, at: Instant, now: Instant) {
+        if self.at.is_none_or(|set| at < set || set <= now) {
+            self.at = system::set_timer(&self.timer, at).is_ok().then_some(at);
+        }
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
     }
 }
 
@@ -141,6 +174,7 @@ impl Future for Alarm {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod system {
+    use std::io;
     use std::os::fd::OwnedFd;
     use std::time::Duration;
 
@@ -158,20 +192,26 @@ mod system {
         )
     }
 
-    /// A descriptor that becomes readable at `at`, by the same clock.
-    pub(super) fn bell(at: Instant) -> Option<OwnedFd> {
-        let bell = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC).ok()?;
+    /// A timer of the same clock, as a descriptor.
+    pub(super) fn timer() -> Option<OwnedFd> {
+        timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC).ok()
+    }
+
+    pub(super) fn set_timer(timer: &OwnedFd, at: Instant) -> io::Result<()> {
+        let at = Timespec::try_from(Duration::from_nanos(at.as_nanos()));
         let once = Itimerspec {
             it_interval: Timespec::default(),
-            it_value: Timespec::try_from(Duration::from_nanos(at.as_nanos())).ok()?,
+            it_value: at.map_err(io::Error::other)?,
         };
-        timerfd_settime(&bell, TimerfdTimerFlags::ABSTIME, &once).ok()?;
-        Some(bell)
+        timerfd_settime(timer, TimerfdTimerFlags::ABSTIME, &once)?;
+        Ok(())
     }
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod system {
+    use std::io;
+    use std::os::fd::OwnedFd;
     use std::sync::LazyLock;
     use std::time::{Duration, Instant};
 
@@ -183,15 +223,18 @@ mod system {
         Duration::from_secs(3600) + START.elapsed()
     }
 
-    pub(super) fn bell(_: lmx_core::Instant) -> Option<std::os::fd::OwnedFd> {
+    pub(super) fn timer() -> Option<OwnedFd> {
         None
+    }
+
+    pub(super) fn set_timer(_: &OwnedFd, _: lmx_core::Instant) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::os::fd::AsFd as _;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -208,5 +251,17 @@ mod tests {
         assert!(wait_readable(far.as_fd(), Some(late)).unwrap());
         drop(near);
         assert!(wait_readable(far.as_fd(), None).unwrap());
+    }
+
+    #[test]
+    fn a_bell_rings_no_later_than_it_was_last_asked_to() {
+        let Some(mut bell) = Bell::new() else {
+            return;
+        };
+        let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
+        for (asked, now, rings) in [(20, 10, 20), (30, 11, 20), (15, 12, 15), (40, 15, 40)] {
+            bell.ring_by(at(asked), at(now));
+            assert_eq!(bell.at, Some(at(rings)));
+        }
     }
 }

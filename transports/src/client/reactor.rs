@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,13 +16,14 @@ use std::thread;
 use std::time::Duration;
 
 use lmx_core::Instant;
-use mio::{Events, Registry, Token};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use slab::Slab;
 
 use super::driver::Driver;
 use crate::busy_poll::BusyPoll;
-use crate::clock;
+use crate::clock::{self, Bell};
 
 /// Bytes of one read.
 const READ_BYTES: usize = 64 * 1024;
@@ -31,6 +33,10 @@ const ROUNDING: Duration = Duration::from_millis(2);
 
 const EVENTS_PER_WAIT: usize = 256;
 const WAKE: Token = Token(usize::MAX);
+const BELL: Token = Token(usize::MAX - 1);
+
+/// Who sleeps for longer is to wake up by the bell, should the machine be suspended meanwhile.
+const SLEEP_LONG: Duration = Duration::from_millis(100);
 
 /// What others reach the thread by.
 pub(super) struct Reactor {
@@ -199,10 +205,18 @@ struct Tasks {
     alarms: BTreeSet<(Instant, usize)>,
     buffer: Vec<u8>,
     busy_poll: BusyPoll,
+    /// For the first alarm: the poller's timeouts do not count the time of a suspension.
+    bell: Option<Bell>,
 }
 
 impl Tasks {
     fn new(reactor: Arc<Reactor>, poll: mio::Poll) -> Self {
+        let bell = Bell::new().filter(|bell| {
+            let bell = bell.as_fd().as_raw_fd();
+            let registry = &reactor.registry;
+            let registered = registry.register(&mut SourceFd(&bell), BELL, Interest::READABLE);
+            registered.is_ok()
+        });
         Self {
             reactor,
             poll,
@@ -210,6 +224,7 @@ impl Tasks {
             alarms: BTreeSet::new(),
             buffer: vec![0; READ_BYTES],
             busy_poll: BusyPoll::new(Duration::ZERO),
+            bell,
         }
     }
 
@@ -227,8 +242,14 @@ impl Tasks {
 
     /// Waits for a socket, an alarm, or mail.
     fn wait(&mut self, events: &mut Events) {
-        let first = self.alarms.first();
-        let timeout = first.map(|(at, _)| at.saturating_duration_since(clock::now()));
+        let now = clock::now();
+        let first = self.alarms.first().map(|(at, _)| *at);
+        let timeout = first.map(|at| at.saturating_duration_since(now));
+        if let (Some(bell), Some(at)) = (&mut self.bell, first)
+            && at > now + SLEEP_LONG
+        {
+            bell.ring_by(at, now);
+        }
         let reactor = &self.reactor;
         let waited = self.busy_poll.wait(
             &mut self.poll,

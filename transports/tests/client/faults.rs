@@ -9,6 +9,7 @@ use std::time::Duration;
 use lmx_core::broker::BrokerConfig;
 use lmx_core::client::Loss;
 use lmx_transports::broker::default_config;
+use lmx_transports::clock::Alarm;
 use lmx_transports::{Broker, Client, ConnectError, LockError};
 
 use super::proxy::Proxy;
@@ -249,5 +250,27 @@ fn a_stream_of_the_users_own_is_as_good() {
         guard.release().await.expect("a release");
         drop(waiting.await.expect("a grant"));
         client.close().await;
+    });
+}
+
+/// The machine cannot be suspended here, so this asks the kernel what is waited for.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_time_that_the_machine_is_suspended_counts() {
+    run(async {
+        let broker = broker().await;
+        let client = connect(&broker).await;
+        let _guard = client.lock("key").lease(LONG).await.expect("a grant");
+        // CLOCK_BOOTTIME, and a time that it is set to.
+        let is_set =
+            |info: String| info.contains("clockid: 7\n") && !info.contains("it_value: (0, 0)");
+        let is_one_set = || {
+            let mut open = std::fs::read_dir("/proc/self/fdinfo").expect("a folder");
+            open.any(|fd| std::fs::read_to_string(fd.expect("an entry").path()).is_ok_and(is_set))
+        };
+        while !is_one_set() {
+            // Between two looks, not instead of one.
+            Alarm::after(Duration::from_millis(2)).await;
+        }
     });
 }
