@@ -23,7 +23,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use async_signal::{Signal as Caught, Signals};
-use lmx_core::client::Loss;
+use lmx_core::client::{Loss, ReleaseFailure};
 use lmx_core::{Instant, Wait};
 use lmx_transports::clock::{self, Alarm};
 use nix::sys::signal::Signal;
@@ -37,7 +37,7 @@ use super::lock;
 use super::mean::{self, Asked, Codes, Place, environment};
 use super::print::shown;
 use super::signals;
-use crate::Guard;
+use crate::{Guard, ReleaseError};
 use child::{Change, Child};
 use fate::{Fate, Order, Terms};
 use terminal::Terminal;
@@ -361,8 +361,8 @@ impl Supervisor<'_> {
             fate => fate.ends_command(),
         };
         let loss = self.loss;
-        // What is lost need not be given back, and a broker that is gone cannot be told.
-        let released = within(RELEASE_MAX, self.hold.release()).await;
+        let is_held = self.fate == Fate::Held && !is_lost;
+        let given_back = give_back(is_held, self.hold.release()).await;
         if is_lost {
             let why = loss.unwrap_or(Loss::Unconfirmed);
             let when = match self.good_until {
@@ -374,15 +374,15 @@ impl Supervisor<'_> {
                 format!("the lock on {key} was lost {when}: {why}"),
             ));
         }
-        match released {
-            Some(Ok(())) => {}
-            Some(Err(_)) if loss.is_some() => {}
-            Some(Err(error)) => {
+        match given_back {
+            GivenBack::Yes => {}
+            GivenBack::Unconfirmed => exit::warn(&format!(
+                "the broker has not confirmed that the lock on {key} was given back; \
+                 it ends with its lease at the latest"
+            )),
+            GivenBack::No(error) => {
                 exit::warn(&format!("the lock on {key} was not given back: {error}"));
             }
-            None => exit::warn(&format!(
-                "the broker has not confirmed that {key} was given back"
-            )),
         }
         Ok(exit_code(status))
     }
@@ -414,6 +414,34 @@ impl Supervisor<'_> {
     }
 }
 
+/// What came of giving a lock back.
+#[derive(Debug)]
+enum GivenBack {
+    /// It is, or there was none any more.
+    Yes,
+    /// No broker has said so in time.
+    Unconfirmed,
+    No(ReleaseError),
+}
+
+/// Gives the lock back with `release`. One that is not held needs no confirmation, and a
+/// broker that is gone could give none.
+async fn give_back(
+    is_held: bool,
+    release: impl Future<Output = Result<(), ReleaseError>>,
+) -> GivenBack {
+    if !is_held {
+        return GivenBack::Yes;
+    }
+    match within(RELEASE_MAX, release).await {
+        Some(Ok(())) => GivenBack::Yes,
+        None | Some(Err(ReleaseError::Failed(ReleaseFailure::Unconfirmed))) => {
+            GivenBack::Unconfirmed
+        }
+        Some(Err(error)) => GivenBack::No(error),
+    }
+}
+
 /// What `wanted` yields, unless that takes longer.
 async fn within<T>(time: Duration, wanted: impl Future<Output = T>) -> Option<T> {
     let wanted = async { Some(wanted.await) };
@@ -432,4 +460,27 @@ fn exit_code(status: ExitStatus) -> u8 {
         (None, None) => i32::from(exit::SYSTEM),
     };
     u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use smol::future::poll_once;
+
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_lost_is_not_waited_for() {
+        let never = std::future::pending;
+        let lost = smol::block_on(poll_once(give_back(false, never())));
+        assert!(matches!(lost, Some(GivenBack::Yes)), "{lost:?}");
+        let held = smol::block_on(poll_once(give_back(true, never())));
+        assert!(held.is_none(), "{held:?}");
+    }
+
+    #[test]
+    fn silence_is_told_in_one_way() {
+        let silence = Err(ReleaseError::Failed(ReleaseFailure::Unconfirmed));
+        let told = smol::block_on(give_back(true, std::future::ready(silence)));
+        assert!(matches!(told, GivenBack::Unconfirmed), "{told:?}");
+    }
 }
