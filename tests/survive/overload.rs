@@ -1,5 +1,6 @@
 //! Past its limits: whoever asks too much is told so, and everybody else goes on.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use lmx::blocking;
 use lmx::clock::Alarm;
 use lmx::core::wire::Command;
 
-use crate::harness::{Broker, Process, tcp_port, until};
+use crate::harness::{Broker, Process, lmx, tcp_port, text, until, within};
 use crate::peer::Peer;
 
 pub(crate) fn client(port: u16) -> blocking::Client {
@@ -156,14 +157,15 @@ fn who_trickles_is_dropped_and_told_why() {
 #[test]
 fn without_descriptors_it_stops_accepting_and_recovers() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut command = std::process::Command::new("sh");
-    command
-        .args([
-            "-c",
-            "ulimit -n 40; exec \"$0\" start 0 --json --log error --ephemeral",
-        ])
-        .arg(env!("CARGO_BIN_EXE_lmx"))
-        .current_dir(folder.path());
+    let log = folder.path().join("log");
+    let options = ["--json", "--log", "debug"];
+    let state = ["--state-dir", text(folder.path())];
+    let mut command = within("-n 40", lmx(["start", "0"]).args(options).args(state));
+    command.stderr(File::create(&log).expect("a file"));
+    let logged = |words: &str| {
+        let log = std::fs::read_to_string(&log).expect("a log");
+        log.matches(words).count()
+    };
     let mut process = Process::spawn(command);
     let port = tcp_port(&process.json_line()).expect("a port");
     let client = client(port);
@@ -173,8 +175,14 @@ fn without_descriptors_it_stops_accepting_and_recovers() {
         let guard = client.lock("key").acquire().expect("granted");
         guard.release().expect("held");
     }
+    until("it tries again and again", || {
+        logged("still cannot accept") > 10
+    });
     let late = std::thread::spawn(move || Peer::open(port));
     many.clear();
     // Its turn comes as soon as others have left.
     late.join().expect("welcomed");
+    until("it says so", || logged("can be accepted again") > 0);
+    assert_eq!(logged("cannot accept connections until"), 1);
+    assert_eq!(logged("can be accepted again"), 1);
 }

@@ -12,6 +12,7 @@ mod config;
 mod drive;
 mod hub;
 mod links;
+mod shortage;
 pub(crate) mod socket;
 mod stream;
 #[cfg(feature = "tls")]

@@ -21,6 +21,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use super::BrokerError;
 use super::hub::{Hub, State};
+use super::shortage::Shortage;
 use super::socket::{Listener, Socket};
 use super::writer::{self, Writer};
 use crate::busy_poll::BusyPoll;
@@ -114,6 +115,7 @@ pub(super) fn start(
         claims,
         writer,
         paused_until: None,
+        shortage: Shortage::default(),
         buffer: vec![0; READ_BYTES_MAX].into_boxed_slice(),
         busy_poll: BusyPoll::new(busy_poll),
         _ending: ending,
@@ -134,6 +136,7 @@ struct Drive {
     writer: Option<Writer>,
     /// Set while the process is out of descriptors.
     paused_until: Option<Instant>,
+    shortage: Shortage,
     buffer: Box<[u8]>,
     busy_poll: BusyPoll,
     /// Closes its channel when the thread ends, however it does.
@@ -200,7 +203,11 @@ impl Drive {
                 }
                 state.set_busy(now, self.busy_poll.expects_soon());
                 let accept_at = self.paused_until.or(self.has_to_accept().then_some(now));
-                let wake_at = stop_at_latest.or(stop_at).or(accept_at);
+                if self.shortage.handle_timeout(now) {
+                    tracing::info!("connections can be accepted again");
+                }
+                let tell_at = self.shortage.poll_timeout();
+                let wake_at = stop_at_latest.or(stop_at).or(accept_at).or(tell_at);
                 state.sleep(now, wake_at)
             };
             let waited =
@@ -262,8 +269,13 @@ impl Drive {
                         accepting.is_ready = false;
                     }
                     Err(error) if is_exhaustion(&error) => {
-                        tracing::warn!(%error, "cannot accept connections until others end");
-                        self.paused_until = Some(clock::now() + ACCEPT_PAUSE);
+                        let now = clock::now();
+                        if self.shortage.handle_exhaustion(now) {
+                            tracing::warn!(%error, "cannot accept connections until others end");
+                        } else {
+                            tracing::debug!(%error, "still cannot accept connections");
+                        }
+                        self.paused_until = Some(now + ACCEPT_PAUSE);
                         return;
                     }
                     // This one connection failed before it was accepted.
