@@ -26,6 +26,8 @@ use crate::net::PathLock;
 const LOCK_TRIES: u32 = 100;
 /// Pause between them.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Bytes that are read of a file to see whether it is a record at all; most are shorter.
+const FIRST_BYTES: u64 = 4096;
 
 /// Why a broker has no state.
 #[derive(Debug, thiserror::Error)]
@@ -216,13 +218,27 @@ impl<D: Disk> StateFile<D> {
     /// The record that was saved last, if ever one was.
     pub(crate) fn load(&self) -> Result<Option<Record>, StateError> {
         let path = self.path.clone();
-        match self.disk.read(&path) {
-            Ok(bytes) => Record::decode(&bytes)
-                .map(Some)
-                .map_err(|source| StateError::Unusable { path, source }),
+        match self.read() {
+            Ok(Ok(record)) => Ok(Some(record)),
+            Ok(Err(source)) => Err(StateError::Unusable { path, source }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StateError::Unreadable { path, source }),
         }
+    }
+
+    /// Reads no more than a record with such a beginning has.
+    fn read(&self) -> io::Result<Result<Record, RecordError>> {
+        let first = self.disk.read(&self.path, FIRST_BYTES)?;
+        let expected = match Record::decode(&first) {
+            Err(RecordError::Length { expected, .. }) => expected,
+            decoded => return Ok(decoded),
+        };
+        let found = self.disk.length(&self.path)? as usize;
+        if found != expected {
+            return Ok(Err(RecordError::Length { found, expected }));
+        }
+        let bytes = self.disk.read(&self.path, expected as u64)?;
+        Ok(Record::decode(&bytes))
     }
 
     /// Replaces the record. When this returns without an error, it is durable.

@@ -1,14 +1,17 @@
 //! What the state file needs of a disk, so that a test can put a worse one in its place.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 /// A disk that forgets what was not synced.
 pub(crate) trait Disk {
     type File;
 
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// The first bytes of a file, at most so many.
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>>;
+    /// Bytes in a file.
+    fn length(&self, path: &Path) -> io::Result<u64>;
     /// Makes an empty file, or empties the one that is there.
     fn create(&mut self, path: &Path) -> io::Result<Self::File>;
     fn write(&mut self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
@@ -26,8 +29,18 @@ pub(crate) struct RealDisk;
 impl Disk for RealDisk {
     type File = File;
 
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs::read(path)
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        // To open a pipe would block.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        let mut bytes = Vec::new();
+        File::open(path)?.take(bytes_max).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn length(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
     }
 
     fn create(&mut self, path: &Path) -> io::Result<File> {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lmx_core::FencingToken;
+use lmx_core::broker::KeptHold;
+use lmx_core::{FencingToken, Mode, RequestId};
 
 use super::*;
 
@@ -108,6 +109,53 @@ fn a_damaged_file_is_an_error_that_names_it() {
         // Nothing was repaired behind the operator's back.
         assert_eq!(fs::read(&path).unwrap(), damaged);
     }
+}
+
+fn long_record() -> Record {
+    let hold = KeptHold {
+        id: RequestId::from_u128(1),
+        token: FencingToken::new(1).unwrap(),
+        lease: None,
+        keys: vec![(vec![b'k'; 1000], Mode::Exclusive)],
+        label: Vec::new(),
+        lock_delay: Duration::ZERO,
+    };
+    let holds = vec![hold; 100];
+    Record { holds, ..record(1) }
+}
+
+#[test]
+fn a_record_of_any_length_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut file, _) = StateFile::open(directory.path(), &NAME).unwrap();
+    file.save(&long_record()).unwrap();
+    drop(file);
+    let (_, before) = StateFile::open(directory.path(), &NAME).unwrap();
+    assert_eq!(before, Some(long_record()));
+}
+
+#[test]
+fn of_what_is_no_record_only_the_beginning_is_read() {
+    // More than any memory, but no disk is taken.
+    const BYTES: u64 = 1 << 42;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(NAME.file_name());
+    for (beginning, words) in [
+        (b"something else".to_vec(), "not a state file"),
+        (record(1).encode(), "has 4398046511104 bytes"),
+        (long_record().encode(), "has 4398046511104 bytes"),
+    ] {
+        fs::write(&path, beginning).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(BYTES).unwrap();
+        let error = StateFile::open(directory.path(), &NAME).unwrap_err();
+        assert!(matches!(error, StateError::Unusable { .. }), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let error = StateFile::open(directory.path(), &NAME).unwrap_err();
+    assert!(error.to_string().contains("no regular file"), "{error}");
 }
 
 #[test]
@@ -260,9 +308,15 @@ impl DyingDisk {
 impl Disk for DyingDisk {
     type File = usize;
 
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
         let file = self.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.files[*file].bytes.clone())
+        let bytes = &self.files[*file].bytes;
+        Ok(bytes[..bytes.len().min(bytes_max as usize)].to_vec())
+    }
+
+    fn length(&self, path: &Path) -> io::Result<u64> {
+        let file = self.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.files[*file].bytes.len() as u64)
     }
 
     fn create(&mut self, path: &Path) -> io::Result<usize> {
