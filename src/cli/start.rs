@@ -62,7 +62,7 @@ async fn reload(mut asked: Signals, tls: Option<TlsServer>) -> ! {
         match tls.as_ref().map(TlsServer::reload) {
             Some(Ok(())) => tracing::info!("the certificates were read again"),
             Some(Err(error)) => tracing::error!(%error, "the old certificates stay in use"),
-            None => tracing::info!("there is nothing to read again"),
+            None => tracing::info!("SIGHUP: there are no certificates to read again; going on"),
         }
     }
     smol::future::pending().await

@@ -1,11 +1,12 @@
 //! `lmx start`: addresses, sockets, signals.
 
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 
 use nix::sys::signal::Signal;
 
-use super::harness::{Broker, Process, fail, lmx, stdout, succeed, tcp_port, text};
+use super::harness::{Broker, Process, fail, lmx, stdout, succeed, tcp_port, text, until};
 
 #[test]
 fn one_line_names_every_address() {
@@ -194,4 +195,20 @@ fn logs_go_to_standard_error() {
     assert_eq!(broker.rest(), "");
     broker.wait();
     assert!(std::fs::read_to_string(&log).unwrap().contains("INFO"));
+}
+
+#[test]
+fn sighup_without_certificates_is_logged_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut command = lmx(["start", "0", "--ephemeral"]);
+    command.stderr(File::create(&log).unwrap());
+    let mut broker = Process::spawn(command);
+    assert!(broker.line().contains("ready"));
+    broker.signal(Signal::SIGHUP);
+    until("a word about it", || {
+        std::fs::read_to_string(&log).unwrap().contains("SIGHUP")
+    });
+    broker.signal(Signal::SIGTERM);
+    assert!(broker.wait().success());
 }
