@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod compat;
 mod connect;
+mod descriptors;
 mod exit;
 mod generate;
 mod lock;

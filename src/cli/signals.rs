@@ -6,6 +6,7 @@ use async_signal::{Signal, Signals};
 use nix::sys::signal::{self, SigSet};
 use smol::stream::StreamExt as _;
 
+use super::descriptors;
 use super::exit::{self, Failure};
 
 /// What ends a command that has nothing to wind up: the signals that end a process.
@@ -21,6 +22,7 @@ pub(super) const ENDS: [Signal; 6] = [
 /// Catches those of `wanted` that this process was not started to ignore (`nohup`, and the
 /// background jobs of a shell without job control).
 pub(super) fn catch(wanted: &[Signal]) -> Result<Signals, Failure> {
+    descriptors::check()?;
     let ignored = ignored();
     let caught = wanted
         .iter()
@@ -39,6 +41,16 @@ pub(super) fn catch_with_children(wanted: &[Signal]) -> Result<Signals, Failure>
     child.add(signal::Signal::SIGCHLD);
     child.thread_unblock().map_err(unheard)?;
     Ok(signals)
+}
+
+/// Makes a write past the limit of file sizes (`ulimit -f`) fail, which can be told, where it
+/// would end this process without a word. To be called before there are other threads.
+pub(super) fn let_long_files_fail() -> Result<(), Failure> {
+    let mut too_long = SigSet::empty();
+    too_long.add(signal::Signal::SIGXFSZ);
+    too_long
+        .thread_block()
+        .map_err(|error| Failure::new(exit::SYSTEM, format!("cannot block a signal: {error}")))
 }
 
 /// Whether this process ignores what happens to its children; so it is started by programs

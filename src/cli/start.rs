@@ -17,9 +17,11 @@ use smol::stream::StreamExt as _;
 use super::Outcome;
 use super::args::{Level, LimitArgs, StartArgs};
 use super::compat::OptionObject;
+use super::descriptors;
 use super::exit::{self, Failure};
 use super::mean::{self, Environment, environment};
 use super::print::{print, shown};
+use super::signals;
 
 const DEFAULT_HOST: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 6970;
@@ -31,9 +33,17 @@ pub(super) fn start(typed: StartArgs) -> Outcome {
         let _ = nix::unistd::setsid();
     }
     log_to_stderr(level(typed.log, &environment)?);
-    if let Err(error) = net::raise_descriptor_limit() {
-        tracing::warn!(%error, "cannot raise the limit of open descriptors");
+    match net::raise_descriptor_limit() {
+        Ok(limit) => {
+            let connections_max = typed.limits.connections_max.get();
+            if let Some(words) = descriptors::shortage(limit, connections_max) {
+                tracing::warn!("{words}");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open descriptors"),
     }
+    descriptors::check()?;
+    signals::let_long_files_fail()?;
     let json = typed.json.json.as_deref() == Some("");
     let tls = tls_of(&typed)?;
     let mut builder = configured(typed, &environment)?;

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 
 use nix::sys::signal::Signal;
 
-use super::harness::{Broker, Process, fail, lmx, stdout, succeed, tcp_port, text, until};
+use super::harness::{Broker, Process, fail, lmx, stdout, succeed, tcp_port, text, until, within};
 
 #[test]
 fn one_line_names_every_address() {
@@ -211,4 +211,44 @@ fn sighup_without_certificates_is_logged_and_changes_nothing() {
     });
     broker.signal(Signal::SIGTERM);
     assert!(broker.wait().success());
+}
+
+#[test]
+fn a_limit_that_is_too_low_for_anything_is_told_of() {
+    for limit in 4..=8 {
+        for command in [
+            lmx(["start", "0", "--ephemeral"]),
+            lmx(["acquire", "k"]),
+            lmx(["run", "k", "--", "true"]),
+        ] {
+            let limit = format!("-n {limit}");
+            let words = fail(&mut within(&limit, &command), 71);
+            assert!(words.contains("ulimit -n"), "{limit}: {words}");
+        }
+    }
+}
+
+#[test]
+fn a_limit_that_is_too_low_for_the_connections_is_warned_of_once() {
+    for (connections_max, warnings) in [("40", 0), ("16384", 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let state = ["--state-dir", text(folder.path())];
+        let mut command = lmx(["start", "0", "--connections-max", connections_max]);
+        let mut command = within("-n 100", command.args(state));
+        command.stderr(File::create(&log).unwrap());
+        let mut broker = Process::spawn(command);
+        assert!(broker.line().contains("ready"));
+        let log = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(log.matches("WARN").count(), warnings, "{log}");
+        assert_eq!(log.matches("may open 100").count(), warnings, "{log}");
+    }
+}
+
+#[test]
+fn a_state_that_may_not_be_written_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = lmx(["start", "0", "--state-dir", text(folder.path())]);
+    let words = fail(&mut within("-f 0", &start), 71);
+    assert!(words.contains("cannot write the state file"), "{words}");
 }

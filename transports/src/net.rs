@@ -144,17 +144,19 @@ impl ListenError {
 }
 
 /// Lets this process open as many descriptors as it may ask for: each connection is one,
-/// and the usual limit is low for the sake of programs that are not servers.
+/// and the usual limit is low for the sake of programs that are not servers. Returns how many
+/// that are.
 ///
 /// # Errors
 ///
 /// When the system refuses.
-pub fn raise_descriptor_limit() -> io::Result<()> {
+pub fn raise_descriptor_limit() -> io::Result<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};
 
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    Ok(setrlimit(Resource::Nofile, limit)?)
+    setrlimit(Resource::Nofile, limit)?;
+    Ok(limit.current.unwrap_or(u64::MAX))
 }
 
 /// Every address of `host`; blocks while the resolver does.
