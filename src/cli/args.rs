@@ -85,7 +85,7 @@ pub(super) struct WhereArgs {
     /// Use live-mutex's Unix socket, $HOME/.lmx/uds.sock.
     #[arg(long, conflicts_with_all = ["unix", "host", "port_option"])]
     pub(super) use_uds: bool,
-    /// Use the broker that is there, or start one in the background.
+    /// Use the broker that is there, or start one in the background, on this machine.
     #[arg(long)]
     pub(super) launch: bool,
     /// File whose first line is the authentication token [default: LMX_AUTH_TOKEN].

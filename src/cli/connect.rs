@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lmx_core::table::AcquireError;
 use lmx_core::wire::{self, FaultKind};
-use lmx_transports::launch::launch_detached;
+use lmx_transports::launch::{LaunchError, launch_detached};
 
 use super::exit::{self, Failure};
 use super::mean::{Codes, Place};
@@ -71,6 +71,8 @@ async fn launch(place: &Place) -> Result<(), Failure> {
     }
     match launch_detached(place.endpoint.clone(), program).await {
         Ok(_) => Ok(()),
+        Err(error @ LaunchError::Elsewhere { .. }) => Err(Failure::usage(error.to_string())
+            .hint("leave --launch out, and start the broker on its own machine")),
         Err(error) => Err(Failure::new(exit::UNREACHABLE, error.to_string())),
     }
 }
@@ -96,7 +98,9 @@ pub(super) fn not_connected(error: &ConnectError) -> Failure {
     };
     let failure = Failure::new(code, error.to_string());
     match error {
-        ConnectError::Unreachable { .. } => failure.hint("or let this command start it: --launch"),
+        ConnectError::Unreachable { endpoint, .. } if endpoint.is_local() => {
+            failure.hint("or let this command start it: --launch")
+        }
         _ if code == exit::UNAUTHORIZED => {
             failure.hint("show it with --auth-token-file or LMX_AUTH_TOKEN")
         }

@@ -31,6 +31,31 @@ lmx: no broker answers at localhost:1 ([..]); start one with `lmx start 1`
 }
 
 #[test]
+fn no_such_host() {
+    let host = "no such host";
+    let words = says(&["status", "--host", host], 69);
+    assert!(words.contains("cannot find the address"), "{words}");
+    assert!(words.contains(host) && !words.contains("start"), "{words}");
+    let words = says(&["status", "--host", host, "--launch"], 69);
+    assert!(words.contains("cannot find the address"), "{words}");
+}
+
+#[test]
+fn a_broker_is_not_launched_on_another_machine() {
+    assert_data_eq!(
+        says(
+            &["acquire", "k", "7000", "--host", "192.0.2.1", "--launch"],
+            64
+        ),
+        str![[r"
+lmx: 192.0.2.1:7000 is no address of this machine: a broker cannot be started there from here
+     leave --launch out, and start the broker on its own machine
+
+"]]
+    );
+}
+
+#[test]
 fn something_else_at_the_port() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();

@@ -51,6 +51,12 @@ pub enum LaunchError {
     /// It was not started.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// It would have to run on another machine.
+    #[error("{endpoint} is no address of this machine: a broker cannot be started there from here")]
+    Elsewhere {
+        /// Where it should be.
+        endpoint: Endpoint,
+    },
     /// Somebody has the address and does not answer.
     #[error("{0}, but does not answer")]
     Unresponsive(ListenError),
@@ -116,12 +122,21 @@ pub async fn launch_if_absent(builder: BrokerBuilder) -> Result<Launched, Launch
 ///
 /// # Errors
 ///
-/// There is none, and none can be started.
+/// There is none, and none can be started; or `endpoint` is another machine's, whether there
+/// is one or not.
 pub async fn launch_detached(
     endpoint: Endpoint,
     mut program: Command,
 ) -> Result<Address, LaunchError> {
     let endpoint = Arc::new(endpoint);
+    let asked = Arc::clone(&endpoint);
+    if !smol::unblock(move || net::is_here(&asked))
+        .await
+        .map_err(BindError::from)?
+    {
+        let endpoint = Arc::unwrap_or_clone(endpoint);
+        return Err(LaunchError::Elsewhere { endpoint });
+    }
     let mut tries = 0;
     loop {
         if let Some(address) = probe(&endpoint).await {

@@ -10,7 +10,7 @@ pub(crate) use unix::{UnixClaim, UnixListening, listen_unix};
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -206,6 +206,25 @@ pub(crate) fn listen_tcp_any(addresses: &[SocketAddr]) -> Result<Vec<TcpListener
     }
 }
 
+/// Whether a broker of this machine can listen at `endpoint`; blocks while the resolver does.
+pub(crate) fn is_here(endpoint: &Endpoint) -> Result<bool, ListenError> {
+    match endpoint {
+        Endpoint::Tcp { host, port } => {
+            let addresses = resolve(host, *port)?;
+            Ok(addresses.iter().any(|address| is_own(address.ip())))
+        }
+        Endpoint::Unix(_) => Ok(true),
+    }
+}
+
+/// Whether this machine has that address, as far as the system tells.
+fn is_own(address: IpAddr) -> bool {
+    match UdpSocket::bind((address, 0)) {
+        Ok(_) => true,
+        Err(error) => !is_absent(&error),
+    }
+}
+
 /// Whether anybody listens at `endpoint`, and where; blocks until it is known.
 pub(crate) fn probe(endpoint: &Endpoint) -> Option<Address> {
     match endpoint {
@@ -255,6 +274,22 @@ mod tests {
         let error = listen_tcp_any(&[taken]).unwrap_err();
         assert!(matches!(error, ListenError::InUse { .. }), "{error}");
         assert!(error.to_string().contains(&taken.to_string()));
+    }
+
+    #[test]
+    fn only_what_this_machine_has_is_here() {
+        for (endpoint, expected) in [
+            (Endpoint::tcp("127.0.0.1", 1), true),
+            (Endpoint::tcp("localhost", 0), true),
+            (Endpoint::tcp("0.0.0.0", 1), true),
+            (Endpoint::unix("/nonexistent"), true),
+            // Of an example, and nobody's.
+            (Endpoint::tcp("192.0.2.1", 1), false),
+            (Endpoint::tcp("2001:db8::1", 1), false),
+        ] {
+            assert_eq!(is_here(&endpoint).unwrap(), expected, "{endpoint}");
+        }
+        is_here(&Endpoint::tcp("no such host", 1)).unwrap_err();
     }
 
     #[test]

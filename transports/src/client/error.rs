@@ -18,7 +18,7 @@ pub enum ConnectError {
     #[error(transparent)]
     Address(#[from] EndpointError),
     /// Nobody answers there.
-    #[error("no broker answers at {endpoint} ({cause}); start one with `{}`", endpoint.start_command())]
+    #[error("{}", unreachable(endpoint, cause))]
     Unreachable {
         /// Where.
         endpoint: Endpoint,
@@ -166,6 +166,34 @@ pub enum QueryError {
     /// The connection was lost before the answer came, or there was none.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+}
+
+/// A host has no address: what the cause of [`ConnectError::Unreachable`] then is.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot find the address of host {host:?}: {source}")]
+pub(super) struct Unresolved {
+    pub(super) host: String,
+    pub(super) source: io::Error,
+}
+
+impl From<Unresolved> for io::Error {
+    fn from(unresolved: Unresolved) -> Self {
+        Self::new(unresolved.source.kind(), unresolved)
+    }
+}
+
+/// Why nobody answers, and what may help.
+fn unreachable(endpoint: &Endpoint, cause: &io::Error) -> String {
+    if let Some(inner) = cause.get_ref()
+        && inner.is::<Unresolved>()
+    {
+        return cause.to_string();
+    }
+    let help = endpoint
+        .start_command()
+        .map(|command| format!("; start one with `{command}`"));
+    let help = help.unwrap_or_default();
+    format!("no broker answers at {endpoint} ({cause}){help}")
 }
 
 /// Who stands in the way, in a few words.

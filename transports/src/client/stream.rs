@@ -13,6 +13,7 @@ use async_io::Async;
 use lmx_core::Instant;
 use smol::io::{AsyncRead, AsyncWrite};
 
+use super::error::Unresolved;
 use crate::broker::socket::Socket;
 use crate::clock::{self, Alarm};
 use crate::net::Endpoint;
@@ -45,7 +46,8 @@ pub(super) fn connector(endpoint: Endpoint, timeout: Duration) -> Connector {
             match endpoint {
                 Endpoint::Tcp { host, port } => {
                     let until = clock::now() + timeout;
-                    let addresses = smol::net::resolve((host, port)).await?;
+                    let found = smol::net::resolve((host.as_str(), port)).await;
+                    let addresses = found.map_err(|source| Unresolved { host, source })?;
                     known.connect(addresses, until).await
                 }
                 Endpoint::Unix(path) => unix(&path).await,

@@ -1,5 +1,6 @@
 //! Endpoints as people write them.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::Endpoint;
@@ -18,13 +19,26 @@ impl Default for Endpoint {
 }
 
 impl Endpoint {
-    /// The command that starts a broker there.
-    pub(crate) fn start_command(&self) -> String {
+    /// Whether it is written as an address that only this machine has: a Unix socket,
+    /// `localhost`, or a loopback address.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
         match self {
+            Self::Tcp { host, .. } => {
+                let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+                host.eq_ignore_ascii_case(DEFAULT_HOST) || host.parse().is_ok_and(is_loopback)
+            }
+            Self::Unix(_) => true,
+        }
+    }
+
+    /// The command that starts a broker there, if that is here.
+    pub(crate) fn start_command(&self) -> Option<String> {
+        self.is_local().then(|| match self {
             Self::Tcp { port, .. } if *port == DEFAULT_PORT => "lmx start".to_owned(),
             Self::Tcp { port, .. } => format!("lmx start {port}"),
             Self::Unix(path) => format!("lmx start --unix {}", path.display()),
-        }
+        })
     }
 }
 
@@ -127,11 +141,17 @@ mod tests {
 
     #[test]
     fn the_command_that_starts_a_broker_names_what_is_not_default() {
-        assert_eq!(Endpoint::default().start_command(), "lmx start");
-        assert_eq!(tcp("localhost", 7).start_command(), "lmx start 7");
-        assert_eq!(
-            Endpoint::Unix("/a".into()).start_command(),
-            "lmx start --unix /a"
-        );
+        for (endpoint, command) in [
+            (Endpoint::default(), Some("lmx start")),
+            (tcp("localhost", 7), Some("lmx start 7")),
+            (tcp("127.0.0.2", 7), Some("lmx start 7")),
+            (tcp("::1", 7), Some("lmx start 7")),
+            (Endpoint::Unix("/a".into()), Some("lmx start --unix /a")),
+            (tcp("localhost.example.org", 7), None),
+            (tcp("192.0.2.1", 7), None),
+            (tcp("2001:db8::1", 7), None),
+        ] {
+            assert_eq!(endpoint.start_command().as_deref(), command, "{endpoint}");
+        }
     }
 }
