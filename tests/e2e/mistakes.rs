@@ -56,6 +56,23 @@ lmx: 192.0.2.1:7000 is no address of this machine: a broker cannot be started th
 }
 
 #[test]
+fn numbers_that_are_none() {
+    assert_data_eq!(
+        says(&["start", "0", "--connections-max", "0"], 64),
+        str![[r"
+error: invalid value '0' for '--connections-max <N>': write a number from 1 to 4294967295
+
+For more information, try '--help'.
+
+"]]
+    );
+    let words = says(&["bench", "--keys", "0"], 64);
+    assert!(words.contains("from 1"), "{words}");
+    let words = says(&["start", "--unix", "s", "--unix-mode", "0"], 64);
+    assert!(words.contains("nobody could connect"), "{words}");
+}
+
+#[test]
 fn something_else_at_the_port() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();

@@ -13,16 +13,16 @@ pub(crate) struct BenchArgs {
     #[arg(value_name = "PORT", value_parser = parse::port, conflicts_with_all = ["port_option", "unix", "use_uds"])]
     pub(crate) port: Option<u16>,
     /// Lock/unlock cycles in all.
-    #[arg(long, value_name = "N", default_value = "10000")]
+    #[arg(long, value_name = "N", value_parser = parse::at_least_one, default_value = "10000")]
     pub(crate) cycles: NonZeroU32,
     /// Cycles under way at one time.
-    #[arg(long, value_name = "N", default_value = "20")]
+    #[arg(long, value_name = "N", value_parser = parse::at_least_one, default_value = "20")]
     pub(crate) concurrency: NonZeroU32,
     /// Keys that the cycles go round.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", value_parser = parse::at_least_one, default_value = "1")]
     pub(crate) keys: NonZeroU32,
     /// Connections that carry them.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", value_parser = parse::at_least_one, default_value = "1")]
     pub(crate) connections: NonZeroU32,
     /// Print JSON.
     #[arg(long)]

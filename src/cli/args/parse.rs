@@ -10,6 +10,12 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
         .map_err(|_| "a port is a number from 0 to 65535; the default is 6970".to_owned())
 }
 
+/// A number of things of which there is at least one.
+pub(super) fn at_least_one(text: &str) -> Result<NonZeroU32, String> {
+    text.parse()
+        .map_err(|_| format!("write a number from 1 to {}", u32::MAX))
+}
+
 /// A length of time: with units, or a bare number of milliseconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(millis) = text.parse::<u64>() {
@@ -82,12 +88,19 @@ impl FromStr for Permits {
     }
 }
 
-/// File permissions.
+/// Permissions of a socket's file.
 pub(super) fn mode(text: &str) -> Result<u32, String> {
-    u32::from_str_radix(text, 8)
+    let mode = u32::from_str_radix(text, 8)
         .ok()
         .filter(|mode| *mode <= 0o777)
-        .ok_or_else(|| "write permissions in octal, from 000 to 777; the default is 600".to_owned())
+        .ok_or("write permissions in octal, as in 600 or 660; the default is 600")?;
+    if mode & 0o222 == 0 {
+        return Err(format!(
+            "with permissions {mode:03o} nobody could connect, which takes the one to write; \
+             the default is 600"
+        ));
+    }
+    Ok(mode)
 }
 
 /// The number of an owner.
@@ -144,6 +157,27 @@ mod tests {
         );
         for wrong in ["", "0", "3:0", "3:4", "3:", ":3", "3:1:1", "-1", "x"] {
             assert!(wrong.parse::<Permits>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_no_number() {
+        assert_eq!(at_least_one("1"), Ok(NonZeroU32::MIN));
+        for wrong in ["0", "-1", "", "x", "4294967296"] {
+            assert!(at_least_one(wrong).unwrap_err().contains("from 1"));
+        }
+    }
+
+    #[test]
+    fn permissions_let_somebody_connect() {
+        assert_eq!(mode("600"), Ok(0o600));
+        assert_eq!(mode("020"), Ok(0o020));
+        assert_eq!(mode("777"), Ok(0o777));
+        for wrong in ["0", "000", "555", "400"] {
+            assert!(mode(wrong).unwrap_err().contains("nobody"), "{wrong}");
+        }
+        for wrong in ["", "8", "1777", "-1", "rw"] {
+            assert!(mode(wrong).unwrap_err().contains("octal"), "{wrong}");
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct StartArgs {
     /// Do not listen on TCP; needs --unix.
     #[arg(long)]
     pub(crate) no_tcp: bool,
-    /// Permissions of the Unix socket, in octal.
+    /// Permissions of the Unix socket, in octal; who may write may connect.
     #[arg(long, value_name = "MODE", default_value = "600", value_parser = parse::mode)]
     pub(crate) unix_mode: u32,
     /// Listen on addresses that other machines can reach even though no authentication is set.
@@ -108,34 +108,34 @@ pub(crate) enum Level {
 #[expect(clippy::struct_field_names, reason = "the options' names")]
 pub(crate) struct LimitArgs {
     /// Connections open at one time.
-    #[arg(long, value_name = "N", default_value_t = at_least_one(default_config().connections_max))]
+    #[arg(long, value_name = "N", value_parser = parse::at_least_one, default_value_t = at_least_one(default_config().connections_max))]
     pub(crate) connections_max: NonZeroU32,
     /// Sessions open at one time.
-    #[arg(long, value_name = "N", default_value_t = at_least_one(default_config().table.sessions_max))]
+    #[arg(long, value_name = "N", value_parser = parse::at_least_one, default_value_t = at_least_one(default_config().table.sessions_max))]
     pub(crate) sessions_max: NonZeroU32,
     /// Keys that somebody holds or waits for, at one time.
-    #[arg(long, value_name = "N", default_value_t = at_least_one(default_config().table.keys_max))]
+    #[arg(long, value_name = "N", value_parser = parse::at_least_one, default_value_t = at_least_one(default_config().table.keys_max))]
     pub(crate) keys_max: NonZeroU32,
     /// Requests waiting or held, at one time.
-    #[arg(long, value_name = "N", default_value_t = at_least_one(default_config().table.requests_max))]
+    #[arg(long, value_name = "N", value_parser = parse::at_least_one, default_value_t = at_least_one(default_config().table.requests_max))]
     pub(crate) requests_max: NonZeroU32,
     /// Requests waiting or held, at one time, of one session.
-    #[arg(long, value_name = "N", default_value_t = at_least_one(default_config().table.requests_per_session_max))]
+    #[arg(long, value_name = "N", value_parser = parse::at_least_one, default_value_t = at_least_one(default_config().table.requests_per_session_max))]
     pub(crate) requests_per_session_max: NonZeroU32,
     /// Keys in one request.
-    #[arg(long, value_name = "N", default_value_t = at_least_one(default_config().table.keys_per_request_max))]
+    #[arg(long, value_name = "N", value_parser = parse::at_least_one, default_value_t = at_least_one(default_config().table.keys_per_request_max))]
     pub(crate) keys_per_request_max: NonZeroU32,
     /// Bytes in one key.
-    #[arg(long, value_name = "BYTES", default_value_t = at_least_one(default_config().table.key_bytes_max))]
+    #[arg(long, value_name = "BYTES", value_parser = parse::at_least_one, default_value_t = at_least_one(default_config().table.key_bytes_max))]
     pub(crate) key_bytes_max: NonZeroU32,
     /// Bytes in one label.
     #[arg(long, value_name = "BYTES", default_value_t = default_config().table.label_bytes_max)]
     pub(crate) label_bytes_max: u32,
     /// Bytes in one frame, or in one line of live-mutex's protocol.
-    #[arg(long, value_name = "BYTES", default_value_t = at_least_one(default_config().frame_bytes_max))]
+    #[arg(long, value_name = "BYTES", value_parser = parse::at_least_one, default_value_t = at_least_one(default_config().frame_bytes_max))]
     pub(crate) frame_bytes_max: NonZeroU32,
     /// Bytes queued towards one peer before no more is read from it; twice as many end it.
-    #[arg(long, value_name = "BYTES", default_value_t = at_least_one(default_config().output_bytes_max))]
+    #[arg(long, value_name = "BYTES", value_parser = parse::at_least_one, default_value_t = at_least_one(default_config().output_bytes_max))]
     pub(crate) output_bytes_max: NonZeroU32,
     /// Longest lease that may be asked for.
     #[arg(long, value_name = "TIME", default_value_t = Time(default_config().table.lease_max))]
