@@ -16,7 +16,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueHint};
 pub(super) use bench::BenchArgs;
 pub(super) use lock::{AcquireArgs, ExitArgs, LockArgs, OnLost, RunArgs};
 pub(super) use parse::{MaybeForever, Permits};
-pub(super) use start::{Level, LimitArgs, StartArgs};
+pub(super) use start::{Level, LimitArgs, StartArgs, Time};
 
 use super::exit;
 

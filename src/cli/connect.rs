@@ -11,6 +11,7 @@ use lmx_core::table::AcquireError;
 use lmx_core::wire::{self, FaultKind};
 use lmx_transports::launch::{LaunchError, launch_detached};
 
+use super::args::Time;
 use super::exit::{self, Failure};
 use super::mean::{Codes, Place};
 use super::run::this_program;
@@ -133,5 +134,14 @@ pub(super) fn not_granted(error: &LockError, codes: Codes) -> Failure {
         LockError::Refused(_) | LockError::TooLarge { .. } => exit::USAGE,
         _ => exit::REFUSED,
     };
-    Failure::new(code, error.to_string())
+    let words = match error {
+        LockError::Refused(AcquireError::LeaseTooLong { max }) => {
+            format!("a lease lasts at most {}", Time(*max))
+        }
+        LockError::Refused(AcquireError::LockDelayTooLong { max }) => {
+            format!("a lock-delay lasts at most {}", Time(*max))
+        }
+        _ => error.to_string(),
+    };
+    Failure::new(code, words)
 }

@@ -149,7 +149,11 @@ fn leases_that_are_none() {
         fail(&mut broker.lmx(["run", "k", &lease, "--", "true"]), 64);
     }
     let words = fail(&mut broker.lmx(["acquire", "k", "--lease", "10years"]), 64);
-    assert!(words.contains("at most"), "{words}");
+    assert!(words.contains("at most 30days"), "{words}");
+    let delay = ["acquire", "k", "--lock-delay", "1day"];
+    let words = fail(&mut broker.lmx(delay), 64);
+    assert!(words.contains("at most 1m"), "{words}");
+    assert!(!words.contains("60s"), "{words}");
     let long = [
         "run",
         "k",
