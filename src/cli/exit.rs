@@ -34,7 +34,7 @@ pub(super) const SIGNAL_BASE: u8 = 128;
 pub(super) const HELP: &str = "\
 Exit codes:
   0      done
-  1      busy: --try found the lock held
+  1      busy: --try, or --wait 0, found the lock held
   64     something typed was wrong
   69     no broker could be reached
   70     the broker refused the request

@@ -111,6 +111,8 @@ fn a_try_that_finds_it_held_has_its_own_code() {
         (&["--try"][..], 1),
         (&["--try", "-E", "9"], 9),
         (&["--try", "--exit-busy", "10", "-E", "9"], 10),
+        // Not to wait is not to have waited in vain.
+        (&["--wait", "0", "--exit-timeout", "10"], 1),
     ] {
         let words = fail(&mut broker.run_sh("k", options, "touch ran"), code);
         assert!(words.contains("the first"), "{words}");

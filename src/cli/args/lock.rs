@@ -24,7 +24,7 @@ pub(crate) struct LockArgs {
     /// Do not wait: fail at once if the lock is held.
     #[arg(long = "try", conflicts_with = "wait")]
     pub(crate) try_now: bool,
-    /// Wait at most so long, or `forever`.
+    /// Wait at most so long, or `forever`; 0 is the same as --try.
     #[arg(long, value_name = "TIME")]
     pub(crate) wait: Option<MaybeForever>,
     /// Who and why, for those who inspect.
@@ -45,10 +45,10 @@ pub(crate) struct ExitArgs {
     /// Exit with N if the lock was busy or timed out; as flock(1).
     #[arg(short = 'E', long, value_name = "N")]
     pub(crate) conflict_exit_code: Option<u8>,
-    /// Exit with N if --try found the lock held [default: 1].
+    /// Exit with N if --try, or --wait 0, found the lock held [default: 1].
     #[arg(long, value_name = "N")]
     pub(crate) exit_busy: Option<u8>,
-    /// Exit with N if the lock did not come within --wait [default: 75].
+    /// Exit with N if the lock did not come within --wait; not for --wait 0 [default: 75].
     #[arg(long, value_name = "N")]
     pub(crate) exit_timeout: Option<u8>,
     /// Exit with N if no broker could be reached [default: 69].
