@@ -18,7 +18,7 @@ use crate::net::Endpoint;
 pub type Lock = crate::client::Lock<Client>;
 
 /// One session with a broker; see the [async client](crate::Client). Clones are handles of
-/// the same session, for other threads.
+/// the same session, for other threads; what it says about processes that fork holds here, too.
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: AsyncClient,

@@ -44,6 +44,12 @@ use shared::{End, Shared};
 ///
 /// A lost connection is made again by itself. Until the session's resume window has passed
 /// nothing is lost with it, and what was asked is asked again under the same id.
+///
+/// A process that forks (without `exec`) must neither use nor drop in the child what it has of
+/// the parent: both would talk over one connection, the thread that drives it is the parent's
+/// only, and a client that is dropped ends the parent's session. Let the child make clients of
+/// its own and [forget](std::mem::forget) these. To start programs, as
+/// [`Command`](std::process::Command) does, is safe: the connection is closed by `exec`.
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,

@@ -17,6 +17,9 @@ use super::{Client, released};
 use crate::clock;
 
 /// A held lock. Dropping it gives the lock back in the background.
+///
+/// Also in the child of a process that forks (without `exec`), which would give back the
+/// parent's lock: see [`Client`].
 #[must_use = "a lock is given back when its guard is dropped"]
 pub struct Guard {
     slot: SlotRef,
