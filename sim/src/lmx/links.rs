@@ -15,7 +15,9 @@ pub(super) struct Link {
     pub(super) is_dialect: bool,
     /// The session that the other end was told of, until it is gone.
     pub(super) session: Option<u64>,
-    /// The broker was seen to count that session as this connection's.
+    /// The other end has asked to go on with a session, and was told nothing yet.
+    pub(super) is_resuming: bool,
+    /// The broker was seen to count a session as this connection's.
     pub(super) is_bound: bool,
     /// Commands that came over it are yet to be carried out.
     pub(super) is_asked: bool,
@@ -30,6 +32,7 @@ impl Link {
             conn,
             is_dialect,
             session: None,
+            is_resuming: false,
             is_bound: false,
             is_asked: false,
             is_uncounted: false,
@@ -39,6 +42,7 @@ impl Link {
     /// Something was said over it, by one end or the other.
     pub(super) const fn follow(&mut self, tap: &Tap) {
         self.session = Ledger::session(tap);
+        self.is_resuming = Ledger::is_resuming(tap);
         self.is_asked = Ledger::is_asked(tap);
         self.is_uncounted = !Ledger::is_native(tap);
     }

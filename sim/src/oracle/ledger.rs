@@ -271,6 +271,11 @@ impl Ledger {
         tap.session
     }
 
+    /// Whether it is to be told whether it goes on with the session that it asked for.
+    pub(crate) const fn is_resuming(tap: &Tap) -> bool {
+        tap.resumes.is_some()
+    }
+
     /// Whether a connection that ends now leaves no question unanswered, or that it ends was
     /// said on it.
     pub(crate) const fn is_answered(tap: &Tap) -> bool {

@@ -82,6 +82,12 @@ impl Driver<'_> {
             keeps_input |= may_matter && !broker.wants_input(link.id);
             if link.session.is_none() {
                 if !link.is_dialect {
+                    let had_one =
+                        std::mem::replace(&mut link.is_bound, broker.session(link.id).is_some());
+                    if link.is_resuming && had_one && !link.is_bound {
+                        let tap = &self.conns[link.conn as usize].tap;
+                        self.ledger.given_up_untold(now_ns, tap);
+                    }
                     continue;
                 }
                 if may_be_cut_off(broker, link.id) {

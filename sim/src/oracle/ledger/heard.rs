@@ -308,6 +308,17 @@ impl Ledger {
         self.session_lost(now_ns, tap, false);
     }
 
+    /// The broker has given a connection up that was not told yet that it goes on with its
+    /// session: that is shown late, or never.
+    pub(crate) fn given_up_untold(&mut self, now_ns: u64, tap: &Tap) {
+        let resumed = (self.sessions.iter_mut())
+            .find(|session| tap.resumes == Some((session.id, session.resumes)));
+        if let Some(session) = resumed {
+            session.lost_ns = Some(now_ns);
+            session.vague = true;
+        }
+    }
+
     /// What was asked for was answered, or never will be.
     pub(super) fn carried_out(&mut self, open: &Open) {
         match open {
