@@ -158,7 +158,7 @@ fn who_trickles_is_dropped_and_told_why() {
 fn without_descriptors_it_stops_accepting_and_recovers() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let log = folder.path().join("log");
-    let options = ["--json", "--log", "debug"];
+    let options = ["--json", "--log", "debug", "--handshake-max", "1h"];
     let state = ["--state-dir", text(folder.path())];
     let mut command = within("-n 40", lmx(["start", "0"]).args(options).args(state));
     command.stderr(File::create(&log).expect("a file"));
@@ -178,6 +178,14 @@ fn without_descriptors_it_stops_accepting_and_recovers() {
     until("it tries again and again", || {
         logged("still cannot accept") > 10
     });
+    // What needs the state file goes on as well: connections have left it what it needs.
+    let keeper = client.clone();
+    let kept = std::thread::spawn(move || {
+        let guard = keeper.lock("kept").keep().acquire().expect("granted");
+        guard.release().expect("held");
+    });
+    until("a kept lock", || kept.is_finished());
+    kept.join().expect("it was had");
     let late = std::thread::spawn(move || Peer::open(port));
     many.clear();
     // Its turn comes as soon as others have left.

@@ -159,6 +159,13 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.current.unwrap_or(u64::MAX))
 }
 
+/// How many descriptors this process may open.
+pub(crate) fn descriptor_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Every address of `host`; blocks while the resolver does.
 pub(crate) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, ListenError> {
     let resolved = (host, port).to_socket_addrs().and_then(|found| {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use lmx_core::Instant;
 use lmx_core::broker::Broker as Machine;
 use mio::{Events, Poll, Token, Waker};
+use rustix::io::Errno;
 
 use super::BrokerError;
 use super::hub::{Hub, State};
@@ -26,7 +27,7 @@ use super::socket::{Listener, Socket};
 use super::writer::{self, Writer};
 use crate::busy_poll::BusyPoll;
 use crate::clock;
-use crate::net::{UnixClaim, UnixListening};
+use crate::net::{self, UnixClaim, UnixListening};
 use crate::state::StateFile;
 
 /// Sockets looked at in one round.
@@ -37,6 +38,9 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 const ACCEPT_MAX: usize = 64;
 /// Out of descriptors, try again after this even if none was given back here.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Descriptors that connections leave to the state file: could it not be written, no session
+/// would begin.
+const STATE_DESCRIPTORS: u64 = 4;
 /// How long peers have to read the broker's last words.
 const STOP_MAX: Duration = Duration::from_secs(1);
 /// How long the disk then has to take the last record.
@@ -97,6 +101,7 @@ pub(super) fn start(
         state.is_some().then_some(records),
         ended,
     ));
+    let reserved = state.as_ref().map_or(0, |_| STATE_DESCRIPTORS);
     let writer = state
         .map(|file| writer::start(Arc::clone(&hub), file, to_write))
         .transpose()?;
@@ -114,6 +119,8 @@ pub(super) fn start(
         listeners,
         claims,
         writer,
+        reserved,
+        parked: None,
         paused_until: None,
         shortage: Shortage::default(),
         buffer: vec![0; READ_BYTES_MAX].into_boxed_slice(),
@@ -134,6 +141,10 @@ struct Drive {
     listeners: Vec<Accepting>,
     claims: Vec<UnixClaim>,
     writer: Option<Writer>,
+    /// Descriptors that connections may not have.
+    reserved: u64,
+    /// A connection that has one of them, and waits for another.
+    parked: Option<Socket>,
     /// Set while the process is out of descriptors.
     paused_until: Option<Instant>,
     shortage: Shortage,
@@ -185,6 +196,7 @@ impl Drive {
                 if stop_at.is_none() && hub.is_stop_requested() {
                     stop_at = Some(now + STOP_MAX);
                     self.listeners.clear();
+                    self.parked = None;
                     self.claims.clear();
                     state.machine.stop(now);
                     state.settle(now);
@@ -251,44 +263,67 @@ impl Drive {
             }
             self.paused_until = None;
         }
-        for accepting in &mut self.listeners {
+        if let Err(error) = self.accept_all(state) {
+            let now = clock::now();
+            if self.shortage.handle_exhaustion(now) {
+                tracing::warn!(%error, "cannot accept connections until others end");
+            } else {
+                tracing::debug!(%error, "still cannot accept connections");
+            }
+            self.paused_until = Some(now + ACCEPT_PAUSE);
+        }
+    }
+
+    /// Fails if descriptors do not suffice.
+    fn accept_all(&mut self, state: &mut State) -> io::Result<()> {
+        if let Some(socket) = &self.parked {
+            let moved = socket.moved_down()?;
+            if self.is_reserved(&moved) {
+                return Err(Errno::MFILE.into());
+            }
+            self.parked = None;
+            self.admit(state, moved);
+        }
+        for position in 0..self.listeners.len() {
             let mut accepted = 0;
-            while accepting.is_ready && accepted < ACCEPT_MAX {
-                match accepting.listener.accept() {
+            while self.listeners[position].is_ready && accepted < ACCEPT_MAX {
+                match self.listeners[position].listener.accept() {
+                    Ok(socket) if self.is_reserved(&socket) => {
+                        self.parked = Some(socket);
+                        return Err(Errno::MFILE.into());
+                    }
                     Ok(socket) => {
                         accepted += 1;
-                        match (socket, &self.to_tls) {
-                            (Socket::Tcp(stream), Some(to_tls)) => {
-                                let stream = TcpStream::from(OwnedFd::from(stream));
-                                let _ = to_tls.try_send(stream);
-                            }
-                            (socket, _) => state.add_socket(clock::now(), socket),
-                        }
+                        self.admit(state, socket);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        accepting.is_ready = false;
+                        self.listeners[position].is_ready = false;
                     }
-                    Err(error) if is_exhaustion(&error) => {
-                        let now = clock::now();
-                        if self.shortage.handle_exhaustion(now) {
-                            tracing::warn!(%error, "cannot accept connections until others end");
-                        } else {
-                            tracing::debug!(%error, "still cannot accept connections");
-                        }
-                        self.paused_until = Some(now + ACCEPT_PAUSE);
-                        return;
-                    }
+                    Err(error) if is_exhaustion(&error) => return Err(error),
                     // This one connection failed before it was accepted.
                     Err(_) => accepted += 1,
                 }
             }
         }
+        Ok(())
+    }
+
+    fn is_reserved(&self, socket: &Socket) -> bool {
+        self.reserved > 0 && socket.descriptor() + self.reserved >= net::descriptor_limit()
+    }
+
+    fn admit(&self, state: &mut State, socket: Socket) {
+        match (socket, &self.to_tls) {
+            (Socket::Tcp(stream), Some(to_tls)) => {
+                let stream = TcpStream::from(OwnedFd::from(stream));
+                let _ = to_tls.try_send(stream);
+            }
+            (socket, _) => state.add_socket(clock::now(), socket),
+        }
     }
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))

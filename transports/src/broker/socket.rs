@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::time::Duration;
 
 use mio::event::Source;
@@ -42,6 +43,31 @@ impl Socket {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
         }
+    }
+
+    /// The number of its descriptor. The system gives the lowest that is free, so that it tells
+    /// how many are open.
+    pub(super) fn descriptor(&self) -> u64 {
+        let number = match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        };
+        u64::from(number.cast_unsigned())
+    }
+
+    /// The same connection under the lowest descriptor that is free. It must not have been
+    /// registered.
+    pub(super) fn moved_down(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => {
+                let descriptor = stream.as_fd().try_clone_to_owned()?;
+                Self::Tcp(mio::net::TcpStream::from_std(descriptor.into()))
+            }
+            Self::Unix(stream) => {
+                let descriptor = stream.as_fd().try_clone_to_owned()?;
+                Self::Unix(mio::net::UnixStream::from_std(descriptor.into()))
+            }
+        })
     }
 
     fn source(&mut self) -> &mut dyn Source {
