@@ -6,13 +6,15 @@ use std::os::unix::net::UnixStream;
 use super::exit::{self, Failure};
 
 /// Pairs of descriptors without which the runtime does not start: it panics.
-const NEEDED_PAIRS: usize = 3;
+pub(super) const OF_RUNTIME: usize = 3;
+/// Pairs of descriptors without which a broker would start, and serve nobody.
+pub(super) const OF_START: usize = 12;
 /// What a broker opens besides its connections, or somewhat more.
 const OF_BROKER: u64 = 32;
 
-/// Fails if there is not even room for what every command needs that waits for something.
-pub(super) fn check() -> Result<(), Failure> {
-    let opened: io::Result<Vec<_>> = (0..NEEDED_PAIRS).map(|_| UnixStream::pair()).collect();
+/// Fails if there is not even room for so many pairs.
+pub(super) fn check(pairs: usize) -> Result<(), Failure> {
+    let opened: io::Result<Vec<_>> = (0..pairs).map(|_| UnixStream::pair()).collect();
     match opened {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure::new(

@@ -22,7 +22,7 @@ pub(super) const ENDS: [Signal; 6] = [
 /// Catches those of `wanted` that this process was not started to ignore (`nohup`, and the
 /// background jobs of a shell without job control).
 pub(super) fn catch(wanted: &[Signal]) -> Result<Signals, Failure> {
-    descriptors::check()?;
+    descriptors::check(descriptors::OF_RUNTIME)?;
     let ignored = ignored();
     let caught = wanted
         .iter()

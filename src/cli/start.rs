@@ -42,7 +42,7 @@ pub(super) fn start(typed: StartArgs) -> Outcome {
         }
         Err(error) => tracing::warn!(%error, "cannot raise the limit of open descriptors"),
     }
-    descriptors::check()?;
+    descriptors::check(descriptors::OF_START)?;
     signals::let_long_files_fail()?;
     let json = typed.json.json.as_deref() == Some("");
     let tls = tls_of(&typed)?;

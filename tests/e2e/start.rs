@@ -228,6 +228,28 @@ fn a_limit_that_is_too_low_for_anything_is_told_of() {
     }
 }
 
+/// Whatever the limit: a broker that says that it is ready serves somebody.
+#[test]
+fn a_broker_that_is_ready_has_room_for_a_connection() {
+    let mut seen = [false; 2];
+    for limit in 16..40 {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = lmx(["start", "0", "--json", "--log", "error"]);
+        command.args(["--unix", "s", "--state-dir", "."]);
+        command.current_dir(folder.path());
+        let mut broker = Process::spawn(within(&format!("-n {limit}"), &command));
+        let line = broker.line();
+        seen[usize::from(line.is_empty())] = true;
+        if line.is_empty() {
+            assert_eq!(broker.code(), 71);
+        } else {
+            let mut run = lmx(["run", "k", "--unix", "s", "--", "true"]);
+            succeed(run.current_dir(folder.path()));
+        }
+    }
+    assert_eq!(seen, [true, true]);
+}
+
 #[test]
 fn a_limit_that_is_too_low_for_the_connections_is_warned_of_once() {
     for (connections_max, warnings) in [("40", 0), ("16384", 1)] {
