@@ -71,9 +71,20 @@ impl Model {
             return Some(Answer::Refused("ended"));
         }
         if self.requests[at].state == State::Held {
-            self.requests[at].tell.retain(|told| *told != Told::Granted);
+            self.answered_as_granted(at);
         }
         Some(self.answer(at))
+    }
+
+    /// An answer says that it is granted, and so no event need. One does all the same where
+    /// an earlier event is unconfirmed, and nothing else is to be told: delivery is at least
+    /// once.
+    pub(super) fn answered_as_granted(&mut self, at: usize) {
+        let Request { tell, told, .. } = &mut self.requests[at];
+        let is_other = |event: &Told| *event != Told::Granted;
+        if tell.iter().any(is_other) || !told.iter().any(|(event, _)| is_other(event)) {
+            tell.retain(is_other);
+        }
     }
 
     pub(super) fn answer(&self, at: usize) -> Answer {

@@ -338,7 +338,7 @@ impl Model {
             return Answer::Queued { ahead: 0 };
         }
         if up {
-            self.requests[at].tell.retain(|told| *told != Told::Granted);
+            self.answered_as_granted(at);
         }
         self.answer(at)
     }
