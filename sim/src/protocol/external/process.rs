@@ -147,3 +147,24 @@ fn read_line(output: &mut BufReader<ChildStdout>) -> Result<Option<String>, Stri
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_comes_between_two_questions_is_too_many() {
+        let script = "echo '[]'; exec cat";
+        let command = ["sh", "-c", script].map(str::to_owned);
+        let mut process = Process::start(&command, None).unwrap();
+        let unasked = loop {
+            if let Err(what) = process.expect_silence() {
+                break what;
+            }
+            std::thread::yield_now();
+        };
+        assert!(unasked.contains("1 line too many"), "{unasked}");
+        let answer = process.answer("[1]".to_owned(), Duration::from_secs(60));
+        assert_eq!(answer.unwrap().trim_end(), "[1]");
+    }
+}
