@@ -164,7 +164,7 @@ mod tests {
             std::thread::yield_now();
         };
         assert!(unasked.contains("1 line too many"), "{unasked}");
-        let answer = process.answer("[1]".to_owned(), Duration::from_secs(60));
+        let answer = process.answer("[1]".to_owned(), Duration::from_mins(1));
         assert_eq!(answer.unwrap().trim_end(), "[1]");
     }
 }
