@@ -544,6 +544,11 @@ impl CoreRef<'_> {
                 number = Some(request.scratch);
             }
         }
+        // Without a window nothing is counted as confirmed, however much is polled.
+        ensure!(
+            slot.window == 0 || is_confirmed(number.unwrap_or(slot.confirmed), slot.polled),
+            "what was told or confirmed was polled"
+        );
         ensure!(
             (slot.cursor == NONE) == told,
             "the cursor stands among the events"
