@@ -245,7 +245,8 @@ impl<S: Storage> LockTable<S> {
     /// Exclusive to shared at once (`Ok(Some)`); shared to exclusive at the head of the
     /// queue (`Ok(None)`: granted later, by an event), under a new token and until the
     /// same deadline. Converting to what it is already reports the grant; a downgrade
-    /// withdraws an upgrade that waits.
+    /// withdraws an upgrade that waits. An upgrade at once is answered here, and told once
+    /// more by an event if the request has an earlier one that is not confirmed yet.
     ///
     /// # Errors
     ///

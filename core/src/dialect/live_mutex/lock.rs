@@ -3,7 +3,7 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use crate::table::{AcquireError, Acquired, ForceTarget, Grant};
+use crate::table::{AcquireError, Acquired, ForceTarget, Grant, RequestView};
 use crate::{Acquire, Key, Mode, RequestId, SessionId, Wait, Want};
 
 use super::frames::FrameWriter;
@@ -34,6 +34,24 @@ impl<'a> Echo<'a> {
     }
 }
 
+/// What a lock is told whose id is in use.
+struct Known {
+    owner: Option<SessionId>,
+    is_held: bool,
+    /// How many wait for its first key.
+    waiting: u32,
+}
+
+impl Known {
+    fn of(request: RequestView<'_>) -> Self {
+        Self {
+            owner: request.session(),
+            is_held: request.grant().is_some(),
+            waiting: request.keys().next().map_or(0, |key| key.waiters_len()),
+        }
+    }
+}
+
 impl LiveMutex {
     pub(super) fn lock(&mut self, at: &mut At<'_>, frame: &Frame<'_>) {
         let name = frame.key_name();
@@ -51,10 +69,9 @@ impl LiveMutex {
         };
         let id = match frame.uuid.filter(|raw| raw.truthy()) {
             Some(uuid) => {
-                let id = self.id_to_lock(at, frame, uuid, key);
-                if self.is_answered_as_known(at, frame, id, key) {
+                let Some(id) = self.id_to_lock(at, frame, uuid, key) else {
                     return;
-                }
+                };
                 id
             }
             None => self.make_id(),
@@ -232,6 +249,9 @@ impl LiveMutex {
 
     /// The request that the frame is about.
     fn id_of(&self, at: &At<'_>, frame: &Frame<'_>) -> Option<RequestId> {
+        if !self.has_namesakes {
+            return frame.id();
+        }
         let uuid = frame.uuid.filter(|raw| raw.truthy())?;
         Some(self.id_on_key(at, uuid, frame.key_name().as_bytes()))
     }
@@ -248,58 +268,60 @@ impl LiveMutex {
     }
 
     /// Under which id a lock is asked for: the one it names, unless another client of this
-    /// protocol, or the same, uses that on another key.
+    /// protocol, or the same, uses that on another key. `None` if it is answered: an id that
+    /// is in use, or was lately, is queued once, and told `acquired:true` once.
     fn id_to_lock(
         &mut self,
-        at: &At<'_>,
+        at: &mut At<'_>,
         frame: &Frame<'_>,
         raw: Raw<'_>,
         key: Key<'_>,
-    ) -> RequestId {
-        let id = self.id_on_key(at, raw, key.as_bytes());
-        let is_elsewhere = frame.rw_status() == RwStatus::Plain
-            && at.table.request(id).is_some_and(|request| {
-                let session = request.session();
-                session.is_some_and(|session| self.sessions.contains_key(&session))
-                    && !request.keys().any(|held| is_key(held.key(), key))
-            });
-        if !is_elsewhere {
-            return id;
+    ) -> Option<RequestId> {
+        let mut id = self.id_on_key(at, raw, key.as_bytes());
+        if let Some(request) = at.table.request(id) {
+            let is_elsewhere = frame.rw_status() == RwStatus::Plain
+                && request
+                    .session()
+                    .is_some_and(|owner| self.sessions.contains_key(&owner))
+                && !request.keys().any(|held| is_key(held.key(), key));
+            if !is_elsewhere {
+                let known = Known::of(request);
+                let is_answered = self.is_answered_as_known(at, frame, id, key, &known);
+                return (!is_answered).then_some(id);
+            }
+            self.has_namesakes = true;
+            id = namesake(raw, key.as_bytes());
         }
-        self.has_namesakes = true;
-        namesake(raw, key.as_bytes())
+        // A retry that was overtaken by its grant, and even by the end of that.
+        let connection = self.connections.get(&at.by);
+        if connection.is_some_and(|connection| connection.rw.is_lent(id))
+            || frame.is_retry() && self.recent.fate(id).is_some()
+        {
+            self.answer_not_acquired(at, frame, key, 0);
+            return None;
+        }
+        self.recent.forget(id);
+        Some(id)
     }
 
-    /// Answers a lock whose id is in use, or was lately: it is queued once, and told
-    /// `acquired:true` once.
+    /// Answers a lock whose id is in use, unless it is now to be asked for anew.
     fn is_answered_as_known(
         &mut self,
         at: &mut At<'_>,
         frame: &Frame<'_>,
         id: RequestId,
         key: Key<'_>,
+        known: &Known,
     ) -> bool {
         let connection = self.connections.get(&at.by);
-        let is_lent = connection.is_some_and(|c| c.rw.is_lent(id));
-        let session = connection.and_then(|c| c.session);
-        let Some(request) = at.table.request(id) else {
-            // A retry that was overtaken by its grant, and even by the end of that.
-            if is_lent || frame.is_retry() && self.recent.fate(id).is_some() {
-                self.answer_not_acquired(at, frame, key, 0);
-                return true;
-            }
-            self.recent.forget(id);
-            return false;
-        };
-        let (owner, is_held) = (request.session(), request.grant().is_some());
-        let waiting = request.keys().next().map_or(0, |key| key.waiters_len());
-        let is_ours = owner == session || self.write_keys.is_asked_by(id, at.by);
-        if is_held {
+        let session = connection.and_then(|connection| connection.session);
+        let is_ours = known.owner == session || self.write_keys.is_asked_by(id, at.by);
+        if known.is_held {
             self.answer_not_acquired(at, frame, key, 0);
         } else if !is_ours {
             self.refuse_lock(at, frame, &AcquireError::IdInUse.to_string());
         } else if let Some(session) = session
-            && owner == Some(session)
+            && known.owner == Some(session)
             && frame.is_forced()
         {
             // To the front, from where it is.
@@ -307,7 +329,7 @@ impl LiveMutex {
             return false;
         } else {
             // How long the queue is, as from the original; its place in it is unchanged.
-            self.answer_waiting(at, frame, key, waiting);
+            self.answer_waiting(at, frame, key, known.waiting);
         }
         true
     }
@@ -547,10 +569,12 @@ impl LiveMutex {
         frame.keeps() || self.connections.get(&at.by).is_some_and(|c| c.keeps)
     }
 
-    /// Keeps an id that is no UUID for those who ask who holds the lock.
+    /// Keeps an id that is no UUID, or stands for one on this key, for those who ask who
+    /// holds the lock.
     fn remember_name(&mut self, at: &At<'_>, frame: &Frame<'_>, id: RequestId) {
         if let Some(uuid) = frame.uuid
-            && (!is_usual_uuid(uuid.name().as_bytes()) || request_id(uuid) != id)
+            && (!is_usual_uuid(uuid.name().as_bytes())
+                || self.has_namesakes && request_id(uuid) != id)
             && let Some(connection) = self.connections.get_mut(&at.by)
         {
             connection.names.insert(id, uuid.text().into());
