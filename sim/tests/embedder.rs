@@ -20,6 +20,8 @@ mod kept;
 mod limits;
 #[path = "embedder/lines.rs"]
 mod lines;
+#[path = "embedder/names.rs"]
+mod names;
 #[path = "embedder/saved.rs"]
 mod saved;
 #[path = "embedder/sizes.rs"]

@@ -248,3 +248,15 @@ fn only_a_hold_of_one_key_that_is_shared_or_exclusive_is_converted() {
     let status = world.broker.status(world.now);
     assert_eq!(status.refused_invalid, 4);
 }
+
+#[test]
+fn nothing_is_due_again_and_again_at_the_end_of_time() {
+    let mut world = World::new();
+    let (silent, _) = world.session();
+    world.later(Duration::MAX);
+    assert_eq!(world.now, Instant::END);
+    assert!(world.broker.is_closing(silent.connection));
+    let new = world.hello(None);
+    world.later(Duration::ZERO);
+    assert!(!world.broker.is_closing(new.connection));
+}

@@ -14,7 +14,7 @@ use lmx_core::table::{ReleaseError, RenewError};
 use lmx_core::wire::{
     Answer, Command, FaultKind, QueryError, Reply, Request, Resumed, Ticket, Welcome, frame,
 };
-use lmx_core::{FencingToken, Grant, Instant, RequestId, SessionId};
+use lmx_core::{FencingToken, Grant, Instant, RequestId, SessionId, Wait};
 
 const ID: RequestId = RequestId::from_u128(1);
 /// How far the broker's clock is ahead.
@@ -492,4 +492,25 @@ fn a_pause_before_connecting_is_neither_cut_short_nor_begun_anew() {
     script.client.handle_disconnected(retry_at);
     assert!(!script.client.wants_connection(retry_at));
     assert!(script.client.poll_timeout() > Some(retry_at));
+}
+
+#[test]
+fn what_is_waited_for_until_the_end_of_time_has_no_end_there() {
+    let mut script = Script::new();
+    let wait = Wait::For(Duration::MAX);
+    script.acquire(LockRequest { wait, ..key() });
+    script.pass(Duration::MAX);
+    assert!(script.client.is_known(ID));
+}
+
+#[test]
+fn what_was_written_to_a_connection_that_is_gone_counts_for_nothing() {
+    let mut client = Client::new(at(0), ClientConfig::default());
+    client.handle_connected(at(0));
+    let bytes = client.output().len();
+    assert_ne!(bytes, 0);
+    client.handle_disconnected(at(0));
+    client.consume_output(bytes);
+    client.consume_output(usize::MAX);
+    assert_eq!(client.output(), [0; 0]);
 }

@@ -196,3 +196,63 @@ fn a_refusal_that_tells_of_no_end_waits_for_no_disk() {
     assert_eq!(keeper.told(&mut world), NOTHING);
     assert_eq!(stranger.told(&mut world), ["NotOwner", "pong"]);
 }
+
+#[test]
+fn who_asks_again_changes_nothing_about_what_is_kept() {
+    for lease in [None, Some(SHORT), Some(hours(2)), Some(Duration::MAX)] {
+        let mut world = World::new();
+        let (mut keeper, _) = world.session();
+        let ask = Ask::new(1, &["key"]).kept();
+        keeper.asks(&mut world, ask.leased(hours(1)));
+        // One of which only the longest lease is written down, and one that is not kept.
+        keeper.asks(&mut world, Ask::new(2, &["short"]).kept().leased(SHORT));
+        keeper.asks(&mut world, Ask::new(3, &["plain"]));
+        world.write();
+        let granted = ["granted 1 1", "granted 2 2", "granted 3 3"];
+        assert_eq!(keeper.told(&mut world), granted);
+        let holds = world.disk.as_ref().map(|record| record.holds.clone());
+        for (id, key) in [(1, "key"), (2, "short"), (3, "plain")] {
+            let again = Ask::new(id, std::slice::from_ref(&key)).kept();
+            keeper.asks(&mut world, lease.map_or(again, |lease| again.leased(lease)));
+        }
+        world.write();
+        assert_eq!(keeper.told(&mut world), granted);
+        assert_eq!(world.kept(), [1]);
+        let then = world.disk.as_ref().map(|record| record.holds.clone());
+        assert_eq!(then, holds, "{lease:?}");
+    }
+}
+
+#[test]
+fn a_short_kept_hold_is_not_told_to_its_heir_before_a_successor_would_wait_for_it() {
+    let window = Duration::from_secs(8);
+    let mut world = World::new();
+    let (mut heir, _) = world.session();
+    let (mut keeper, _) = world.session();
+    let ask = Ask::new(1, &["key"]).kept().leased(window);
+    keeper.asks(&mut world, ask);
+    keeper.disconnects(&mut world);
+    world.later(Duration::from_secs(4));
+    heir.asks(&mut world, ask);
+    assert_eq!(heir.told(&mut world), NOTHING);
+    world.write();
+    assert_eq!(heir.told(&mut world), ["granted 1 1"]);
+    // What is durable is told again at once, though something else is not.
+    let (mut other, _) = world.session();
+    other.asks(&mut world, Ask::new(2, &["another key"]).kept());
+    heir.asks(&mut world, ask);
+    assert_eq!(heir.told(&mut world), ["granted 1 1"]);
+}
+
+#[test]
+fn who_asks_for_a_kept_hold_that_is_not_its_own_waits_for_no_disk() {
+    let mut world = World::new();
+    let (mut keeper, _) = world.session();
+    let (mut stranger, _) = world.session();
+    keeper.asks(&mut world, Ask::new(1, &["key"]).kept());
+    world.write();
+    assert_eq!(keeper.told(&mut world), ["granted 1 1"]);
+    stranger.asks(&mut world, Ask::new(1, &["key"]).kept());
+    assert_eq!(stranger.told(&mut world), ["IdInUse"]);
+    assert!(world.broker.is_durable());
+}

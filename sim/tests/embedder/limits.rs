@@ -94,6 +94,18 @@ fn a_broker_does_not_start_with_limits_that_do_not_go_together() {
     }
     assert_eq!(started(least, least + 4), None);
     assert_eq!(started(least, least + 5), None);
+    for what in ["idle_max", "handshake_max"] {
+        for (nanos, error) in [(0, Some(BrokerError::Zero { what })), (1, None)] {
+            let mut config = BrokerConfig::default();
+            let limit = Duration::from_nanos(nanos);
+            match what {
+                "idle_max" => config.idle_max = limit,
+                _ => config.handshake_max = limit,
+            }
+            let started = Broker::new(Instant::EPOCH, config).map(|_| ());
+            assert_eq!(started.err(), error, "{what}");
+        }
+    }
     let config = BrokerConfig {
         table: TableConfig {
             keys_max: 0,

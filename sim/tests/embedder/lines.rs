@@ -1,35 +1,22 @@
 //! What a live-mutex client is told where little fits.
 
 use lmx_core::Key;
-use lmx_core::broker::{BrokerConfig, ConnectionId};
+use lmx_core::broker::BrokerConfig;
 use lmx_core::wire::Command;
 
-use super::world::{Ask, World};
+use super::world::{Ask, Lines, World};
 
 const OUTPUT_BYTES_MAX: usize = 4096;
 
 /// A world with room for little, and a live-mutex client's connection.
-fn world() -> (World, ConnectionId) {
+fn world() -> (World, Lines) {
     let mut world = World::ephemeral(BrokerConfig {
         frame_bytes_max: 4000,
         output_bytes_max: OUTPUT_BYTES_MAX as u32,
         ..BrokerConfig::default()
     });
-    let lines = world.broker.connect(world.now).expect("there is room");
+    let lines = world.lines();
     (world, lines)
-}
-
-fn says(world: &mut World, lines: ConnectionId, line: &str) {
-    let (now, broker) = (world.now, &mut world.broker);
-    broker.handle_input(now, lines, format!("{line}\n").as_bytes());
-    broker.check();
-}
-
-fn told(world: &mut World, lines: ConnectionId) -> String {
-    let (now, broker) = (world.now, &mut world.broker);
-    let told = broker.output(lines).to_vec();
-    broker.consume_output(now, lines, told.len());
-    String::from_utf8(told).expect("JSON")
 }
 
 /// What is queued for one who reads nothing, and whether that is too much, after two answers
@@ -43,10 +30,10 @@ fn queued_after(ids: [usize; 2]) -> (usize, bool) {
     }
     for bytes in ids {
         let line = format!("{{\"type\":\"ls\",\"uuid\":\"{:0>bytes$}\"}}", 1);
-        says(&mut world, lines, &line);
+        lines.says(&mut world, &line);
     }
-    let queued = world.broker.output(lines).len();
-    (queued, world.broker.is_closing(lines))
+    let queued = world.broker.output(lines.0).len();
+    (queued, world.broker.is_closing(lines.0))
 }
 
 #[test]
@@ -74,12 +61,12 @@ fn holders_are_named_as_far_as_half_the_output_holds() {
             let line = format!(
                 "{{\"type\":\"lock\",\"uuid\":\"{id}\",\"key\":\"k\",\"max\":9,\"ttl\":null}}"
             );
-            says(&mut world, lines, &line);
-            assert!(told(&mut world, lines).contains("\"acquired\":true"));
+            lines.says(&mut world, &line);
+            assert!(lines.told(&mut world).contains("\"acquired\":true"));
         }
         let line = "{\"type\":\"lock-info-request\",\"uuid\":\"l\",\"key\":\"k\"}";
-        says(&mut world, lines, line);
-        let told = told(&mut world, lines);
+        lines.says(&mut world, line);
+        let told = lines.told(&mut world);
         assert!(others.iter().all(|id| told.contains(id)), "{told}");
         assert_eq!(told.contains(&last), !is_cut, "{told}");
         assert_eq!(told.contains("\"truncated\":true"), is_cut, "{told}");
@@ -92,9 +79,9 @@ fn several_keys_that_are_waited_for_are_refused_together_when_force_ends_that() 
     let mut holder = world.hello(None);
     holder.asks(&mut world, Ask::new(1, &["a"]));
     let line = "{\"type\":\"acquire-many\",\"uuid\":\"u\",\"keys\":[\"a\",\"b\"],\"ttl\":null}";
-    says(&mut world, lines, line);
+    lines.says(&mut world, line);
     assert_eq!(
-        told(&mut world, lines),
+        lines.told(&mut world),
         "",
         "whoever names no process just waits"
     );
@@ -102,7 +89,7 @@ fn several_keys_that_are_waited_for_are_refused_together_when_force_ends_that() 
     let view = world.broker.table().inspect(key).expect("it is held");
     let id = view.waiters().next().expect("somebody waits").id();
     holder.send(&mut world, Command::ForceReleaseRequest { id });
-    let told = told(&mut world, lines);
+    let told = lines.told(&mut world);
     let begin =
         "{\"type\":\"acquire-many\",\"acquired\":false,\"keys\":[\"a\",\"b\"],\"uuid\":\"u\",";
     assert!(told.starts_with(begin), "{told}");
@@ -126,7 +113,7 @@ fn a_first_reader_that_goes_waits_no_longer_for_the_key_of_writers() {
         "{\"type\":\"lock\",\"uuid\":\"a\",\"key\":\"r\",\"max\":10,\"rwStatus\":\"begin_read\"}",
         "{\"type\":\"lock\",\"uuid\":\"b\",\"key\":\"w\",\"rwStatus\":\"locking_write_key\"}",
     ] {
-        says(&mut world, lines, line);
+        lines.says(&mut world, line);
     }
     let key = Key::new(b"w", 8).expect("short enough");
     let waiting = |world: &World| {
@@ -134,7 +121,7 @@ fn a_first_reader_that_goes_waits_no_longer_for_the_key_of_writers() {
         view.map(|view| view.waiters_len())
     };
     assert_eq!(waiting(&world), Some(1));
-    world.broker.handle_disconnect(world.now, lines);
+    world.broker.handle_disconnect(world.now, lines.0);
     world.broker.check();
     assert_eq!(waiting(&world), Some(0));
 }

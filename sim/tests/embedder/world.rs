@@ -96,6 +96,11 @@ impl World {
         peer
     }
 
+    /// A live-mutex client's connection.
+    pub(crate) fn lines(&mut self) -> Lines {
+        Lines(self.broker.connect(self.now).expect("there is room"))
+    }
+
     /// A session that is open and known to a successor, and its ticket.
     pub(crate) fn session(&mut self) -> (Peer, Ticket) {
         let peer = self.hello(None);
@@ -254,6 +259,23 @@ impl Peer {
     pub(crate) fn told(&self, world: &mut World) -> Vec<String> {
         let bytes = self.read(world);
         replies(world, &bytes).iter().map(words).collect()
+    }
+}
+
+pub(crate) struct Lines(pub(crate) ConnectionId);
+
+impl Lines {
+    pub(crate) fn says(&self, world: &mut World, line: &str) {
+        let (now, broker) = (world.now, &mut world.broker);
+        broker.handle_input(now, self.0, format!("{line}\n").as_bytes());
+        broker.check();
+    }
+
+    pub(crate) fn told(&self, world: &mut World) -> String {
+        let (now, broker) = (world.now, &mut world.broker);
+        let told = broker.output(self.0).to_vec();
+        broker.consume_output(now, self.0, told.len());
+        String::from_utf8(told).expect("JSON")
     }
 }
 
