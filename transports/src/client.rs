@@ -47,9 +47,11 @@ use shared::{End, Shared};
 ///
 /// A process that forks (without `exec`) must neither use nor drop in the child what it has of
 /// the parent: both would talk over one connection, the thread that drives it is the parent's
-/// only, and a client that is dropped ends the parent's session. Let the child make clients of
-/// its own and [forget](std::mem::forget) these. To start programs, as
-/// [`Command`](std::process::Command) does, is safe: the connection is closed by `exec`.
+/// only, and a client that is dropped ends the parent's session. Let the child
+/// [forget](std::mem::forget) it. Nor can the child make clients of its own, which is refused
+/// with [`ConnectError::Thread`]: who wants them there forks before the first client is made.
+/// To start programs, as [`Command`](std::process::Command) does, is safe: the connection is
+/// closed by `exec`.
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,

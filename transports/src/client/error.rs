@@ -41,7 +41,8 @@ pub enum ConnectError {
         /// Where.
         endpoint: Endpoint,
     },
-    /// The background thread that drives all clients could not be started.
+    /// The background thread that drives all clients could not be started, or is that of a
+    /// process from which this one was forked.
     #[error("the thread that drives LMX clients could not be started: {0}")]
     Thread(Arc<io::Error>),
     /// The client was closed.

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread;
 use std::time::Duration;
+use std::{process, thread};
 
 use lmx_core::Instant;
 use mio::unix::SourceFd;
@@ -64,10 +64,20 @@ impl Reactor {
     /// The process's reactor, started with the first client.
     pub(super) fn global() -> io::Result<Arc<Self>> {
         static GLOBAL: Mutex<Option<Arc<Reactor>>> = Mutex::new(None);
+        /// Whose it is; zero as long as it is nobody's.
+        static PROCESS: AtomicU32 = AtomicU32::new(0);
+        // Before the lock, which a thread may have held that the child has not.
+        if ![0, process::id()].contains(&PROCESS.load(Ordering::SeqCst)) {
+            return Err(io::Error::other(
+                "this process was forked from one that had clients; \
+                 fork before the first of them, or let the child start a program",
+            ));
+        }
         let mut global = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reactor) = &*global {
             return Ok(Arc::clone(reactor));
         }
+        PROCESS.store(process::id(), Ordering::SeqCst);
         let poll = mio::Poll::new()?;
         let reactor = Arc::new(Self {
             registry: poll.registry().try_clone()?,
