@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// An advisory lock on a file of its own, which it removes in the end.
@@ -20,6 +20,8 @@ impl PathLock {
                 .create(true)
                 .truncate(false)
                 .write(true)
+                // Who may open it may lock it, and so keep a broker from starting.
+                .mode(0o600)
                 .open(path)?;
             match file.try_lock() {
                 Ok(()) => {}

@@ -17,6 +17,9 @@ fn only_the_owner_may_connect_unless_told_otherwise() {
         let _listening = listen_unix(&path, mode).unwrap();
         let found = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(found & 0o777, mode);
+        // Anybody who can open the lock could have it before the next broker does.
+        let lock = fs::metadata(lock_path(&path)).unwrap();
+        assert_eq!(lock.permissions().mode() & 0o777, 0o600);
     }
 }
 
