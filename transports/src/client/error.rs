@@ -41,6 +41,16 @@ pub enum ConnectError {
         /// Where.
         endpoint: Endpoint,
     },
+    /// The connection was made, but nothing was answered in
+    /// [time](super::ClientBuilder::connect_timeout).
+    #[error(
+        "what answers at {endpoint} says nothing; \
+         it is a broker that is stopped or waits for its disk, or none"
+    )]
+    NoAnswer {
+        /// Where.
+        endpoint: Endpoint,
+    },
     /// The background thread that drives all clients could not be started, or is that of a
     /// process from which this one was forked.
     #[error("the thread that drives LMX clients could not be started: {0}")]

@@ -216,6 +216,8 @@ impl State {
         self.write_blocked = false;
         self.lead.end();
         let was_connected = self.machine.is_connected();
+        // It was not the broker who ended it.
+        let gave_up = self.machine.is_closing();
         self.machine.handle_disconnected(now);
         let endpoint = endpoint.clone();
         match self.fault.take() {
@@ -225,6 +227,7 @@ impl State {
                 text,
             }),
             None if was_connected => {}
+            None if gave_up => self.fail(ConnectError::NoAnswer { endpoint }),
             None => self.fail(ConnectError::HungUp { endpoint }),
         }
     }

@@ -407,6 +407,23 @@ fn what_is_no_broker_is_said_to_be_none() {
 }
 
 #[test]
+fn who_says_nothing_is_not_said_to_have_hung_up() {
+    run(async {
+        let listener = smol::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let client = Client::builder()
+            .port(address.port())
+            .host("127.0.0.1")
+            .connect_timeout(Duration::from_millis(20));
+        let error = client.connect().await.expect_err("nobody");
+        assert!(matches!(error, ConnectError::NoAnswer { .. }), "{error}");
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    });
+}
+
+#[test]
 fn bad_requests_are_refused_with_what_would_be_right() {
     run(async {
         let broker = broker().await;
