@@ -304,5 +304,7 @@ fn log_to_stderr(level: Level) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_max_level(level)
+        // It would say so with `eprintln!`, which panics where the log cannot be written.
+        .log_internal_errors(false)
         .init();
 }

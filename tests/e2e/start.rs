@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
@@ -39,6 +40,24 @@ fn both_sockets_serve_the_same_locks_at_one_time() {
         .unwrap()
         .permissions();
     assert_eq!(mode.mode() & 0o777, 0o600);
+}
+
+/// Its disk is full, or who read the log through a pipe has gone.
+#[test]
+fn a_log_that_nobody_takes_does_not_end_it() {
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let gone = || Stdio::from(std::io::pipe().unwrap().1);
+    for log in [full(), gone()] {
+        let mut command = lmx(["start", "0", "--json", "--ephemeral", "--log", "trace"]);
+        command.stderr(log);
+        let mut broker = Process::spawn(command);
+        let port = tcp_port(&broker.json_line()).expect("a TCP address");
+        broker.signal(Signal::SIGHUP);
+        let port = port.to_string();
+        succeed(&mut lmx(["acquire", "k", "--port", &port]));
+        broker.signal(Signal::SIGTERM);
+        assert_eq!(broker.code(), 0);
+    }
 }
 
 #[test]
