@@ -99,7 +99,9 @@ pub(super) fn not_connected(error: &ConnectError) -> Failure {
     };
     let failure = Failure::new(code, error.to_string());
     match error {
-        ConnectError::Unreachable { endpoint, .. } if endpoint.is_local() => {
+        ConnectError::Unreachable { endpoint, cause }
+            if endpoint.is_local() && cause.raw_os_error().is_some() =>
+        {
             failure.hint("or let this command start it: --launch")
         }
         _ if code == exit::UNAUTHORIZED => {

@@ -36,7 +36,10 @@ pub enum ConnectError {
         text: String,
     },
     /// The connection ended before the broker had answered.
-    #[error("what answers at {endpoint} ended the connection without a word; is it an LMX broker?")]
+    #[error(
+        "what answers at {endpoint} ended the connection without a word; \
+         it wants TLS or another certificate, or is no LMX broker"
+    )]
     HungUp {
         /// Where.
         endpoint: Endpoint,
@@ -199,6 +202,10 @@ fn unreachable(endpoint: &Endpoint, cause: &io::Error) -> String {
         && inner.is::<Unresolved>()
     {
         return cause.to_string();
+    }
+    // Somebody does, and is not understood: TLS, mostly.
+    if cause.raw_os_error().is_none() && cause.kind() != io::ErrorKind::TimedOut {
+        return format!("cannot talk to what answers at {endpoint}: {cause}");
     }
     let help = endpoint
         .start_command()
