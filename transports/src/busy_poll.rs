@@ -155,7 +155,7 @@ impl BusyPoll {
 
     /// Who looked once and gave way, and was away for so long, did not get to run.
     pub(crate) fn overrun(&self) -> Duration {
-        self.awake_max * OVERRUN
+        self.awake_max.saturating_mul(OVERRUN)
     }
 
     /// Somebody else did not get to run.
@@ -177,7 +177,7 @@ impl BusyPoll {
             self.rest = next.clamp(REST_WAITS.0, REST_WAITS.1);
             self.last_rest = self.rest;
             self.since_rest = 0;
-        } else if wait.took <= self.awake_max + WAKE_UP {
+        } else if wait.took <= self.awake_max.saturating_add(WAKE_UP) {
             self.points = (self.points + 1).min(POINTS_MAX);
         } else {
             self.points = self.points.saturating_sub(POINTS_OF_LONG);

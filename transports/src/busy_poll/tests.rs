@@ -103,3 +103,11 @@ fn after_a_long_time_without_trouble_the_rest_is_short_again() {
     busy.handle_wait(overrun());
     assert_eq!(busy.rest, REST_WAITS.0);
 }
+
+#[test]
+fn no_time_is_too_long_to_stay_awake_for() {
+    let mut busy = BusyPoll::eager(Duration::MAX);
+    busy.handle_wait(short());
+    busy.handle_gap(Duration::MAX);
+    assert!(busy.stays_awake());
+}
