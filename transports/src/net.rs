@@ -236,8 +236,10 @@ fn is_own(address: IpAddr) -> bool {
 pub(crate) fn probe(endpoint: &Endpoint) -> Option<Address> {
     match endpoint {
         Endpoint::Tcp { host, port } => {
-            let answers =
-                |address: &SocketAddr| TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok();
+            let answers = |address: &SocketAddr| {
+                let stream = TcpStream::connect_timeout(address, PROBE_TIMEOUT);
+                stream.is_ok_and(|stream| !is_to_itself(&stream, *address))
+            };
             let found = resolve(host, *port).ok()?.into_iter().find(answers)?;
             Some(Address::Tcp(found))
         }
@@ -245,6 +247,12 @@ pub(crate) fn probe(endpoint: &Endpoint) -> Option<Address> {
             .is_ok()
             .then(|| Address::Unix(path.clone())),
     }
+}
+
+/// Whether what was connected to `address` is connected to itself: a port that nobody listens
+/// on can happen to be chosen for this end, too.
+pub(crate) fn is_to_itself(stream: &TcpStream, address: SocketAddr) -> bool {
+    stream.local_addr().is_ok_and(|own| own == address)
 }
 
 fn is_absent(error: &io::Error) -> bool {
@@ -297,6 +305,24 @@ mod tests {
             assert_eq!(is_here(&endpoint).unwrap(), expected, "{endpoint}");
         }
         is_here(&Endpoint::tcp("no such host", 1)).unwrap_err();
+    }
+
+    /// As many tries as there are ports for one end, and more.
+    #[test]
+    fn a_port_that_nobody_listens_on_does_not_answer_for_itself() {
+        let (free, endpoint) = (1..=64)
+            .find_map(|_| {
+                let taken = listen_tcp("127.0.0.1:0".parse().unwrap()).ok()?;
+                // Linux gives listeners odd ports, and the ends of connections even ones.
+                let port = taken.local_addr().ok()?.port().checked_add(1)?;
+                let free = listen_tcp(SocketAddr::from(([127, 0, 0, 1], port))).ok()?;
+                Some((free, Endpoint::tcp("127.0.0.1", port)))
+            })
+            .expect("a free port");
+        drop(free);
+        for _ in 0..30_000 {
+            assert_eq!(probe(&endpoint), None);
+        }
     }
 
     #[test]

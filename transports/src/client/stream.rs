@@ -16,7 +16,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 use super::error::Unresolved;
 use crate::broker::socket::Socket;
 use crate::clock::{self, Alarm};
-use crate::net::Endpoint;
+use crate::net::{Endpoint, is_to_itself};
 
 /// Anything that bytes go out of and into, in order.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -133,9 +133,7 @@ impl Known {
 
 async fn tcp(address: SocketAddr) -> io::Result<Socket> {
     let stream = Async::<TcpStream>::connect(address).await?.into_inner()?;
-    // A port that nobody listens on can happen to be chosen for this end, too: then the
-    // kernel connects the socket to itself.
-    if stream.local_addr()? == address {
+    if is_to_itself(&stream, address) {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     stream.set_nodelay(true)?;
