@@ -387,6 +387,7 @@ impl BrokerBuilder {
         let mut unix = Vec::new();
         for listener in &self.inherited {
             self.check_reach(listener.local_addr()?)?;
+            net::check_listens(listener)?;
             listener.set_nonblocking(true)?;
             tcp.push(listener.try_clone()?);
         }

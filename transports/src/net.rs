@@ -11,10 +11,11 @@ pub(crate) use unix::{UnixClaim, UnixListening, listen_unix};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
@@ -141,6 +142,21 @@ impl ListenError {
             Self::Refused { address, source }
         }
     }
+}
+
+/// Fails if a socket that was handed over does not listen, as a connection that `inetd` or systemd
+/// (with `Accept=yes`) hands over. Each attempt to accept one from it would fail at once.
+pub(crate) fn check_listens(socket: &impl AsFd) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    if !SockRef::from(socket).is_listener()? {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a socket that was handed over does not listen; of systemd's it needs those with \
+             Accept=no",
+        ));
+    }
+    let _ = socket;
+    Ok(())
 }
 
 /// Lets this process open as many descriptors as it may ask for: each connection is one,

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,6 +129,24 @@ async fn last_token(broker: Broker) -> FencingToken {
     guard.release().await.unwrap();
     broker.stop().await.unwrap();
     token
+}
+
+#[test]
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn a_socket_that_does_not_listen_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (one_end, _other_end) = UnixStream::pair().unwrap();
+    smol::block_on(async {
+        for builder in [
+            builder().listener(OwnedFd::from(connection).into()),
+            builder().unix_listener(OwnedFd::from(one_end).into()),
+        ] {
+            let error = builder.bind().await.map(drop).unwrap_err();
+            assert!(matches!(error, BindError::System(_)), "{error}");
+            assert!(error.to_string().contains("does not listen"), "{error}");
+        }
+    });
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::lock::{PathLock, identity};
-use super::{Address, BACKLOG, ListenError};
+use super::{Address, BACKLOG, ListenError, check_listens};
 
 /// A listening Unix socket, and the right to its path.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub(crate) struct UnixListening {
 impl UnixListening {
     /// A socket that somebody else opened, and cares for.
     pub(crate) fn inherited(listener: UnixListener) -> io::Result<Self> {
+        check_listens(&listener)?;
         listener.set_nonblocking(true)?;
         let path = listener
             .local_addr()?
