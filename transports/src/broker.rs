@@ -73,7 +73,7 @@ pub enum BrokerError {
     #[error("the broker's last state could not be written; its log says why")]
     StateNotWritten,
     /// A bug.
-    #[error("the broker's thread panicked; its log says where")]
+    #[error("a thread of the broker panicked; its log says where")]
     Panicked,
 }
 

@@ -182,6 +182,9 @@ impl Drive {
         let mut is_in_grace = hub.lock().machine.grace_until().is_some();
         let (mut stop_at, mut stop_at_latest) = (None, None);
         loop {
+            if hub.is_poisoned() {
+                return Err(BrokerError::Panicked);
+            }
             let timeout = {
                 let mut state = hub.lock();
                 state.handle_timeout(clock::now());

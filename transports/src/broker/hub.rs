@@ -6,6 +6,7 @@ pub(super) use state::State;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
@@ -48,13 +49,19 @@ impl Hub {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere ends the broker; until then the others go on.
+        // A panic ends the broker; until the readiness loop has noticed, the others go on.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody who had the lock has panicked: what he left behind may be half done.
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.state.is_poisoned()
     }
 
     /// Runs `act` on the machine from outside the readiness loop, with everything
     /// that follows from it.
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut Machine, Instant) -> T) -> T {
+        let _alarm = PanicAlarm(self);
         let mut state = self.lock();
         // Read under the lock, so that time never runs backwards for the machine.
         let now = clock::now();
@@ -74,6 +81,7 @@ impl Hub {
 
     /// Opens a connection that its own task drives.
     pub(super) fn connect_stream(&self) -> Result<(ConnectionId, Arc<AtomicWaker>), ConnectError> {
+        let _alarm = PanicAlarm(self);
         let mut state = self.lock();
         let id = state.machine.connect(clock::now())?;
         let waker = Arc::new(AtomicWaker::new());
@@ -116,7 +124,7 @@ impl Hub {
         let state = self.lock();
         let said = state.machine.output(id);
         output.extend_from_slice(&said[..said.len().min(bytes_max)]);
-        if state.links.get(id).is_none() {
+        if state.links.get(id).is_none() || self.is_poisoned() {
             Appetite::Over
         } else if state.machine.is_closing(id) {
             Appetite::Closing
@@ -152,6 +160,17 @@ impl Hub {
             .get()
             .cloned()
             .unwrap_or(Err(BrokerError::Panicked))
+    }
+}
+
+/// Wakes the readiness loop if this thread panics, once it has given the lock back.
+struct PanicAlarm<'h>(&'h Hub);
+
+impl Drop for PanicAlarm<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.wake();
+        }
     }
 }
 

@@ -301,3 +301,17 @@ fn what_a_stop_may_be_waiting_for_wakes_the_loop() {
     this.hub.disconnect_stream(stream);
     assert!(this.is_woken());
 }
+
+#[test]
+fn a_panic_of_whoever_has_the_machine_ends_the_broker() {
+    let broker = crate::Broker::builder().tcp("127.0.0.1", 0);
+    let broker = broker.state(crate::state::StatePlace::Ephemeral);
+    smol::block_on(async {
+        let broker = broker.bind().await.unwrap();
+        let hub = Arc::clone(&broker.hub);
+        let with_a_bug = std::thread::spawn(move || hub.with(|_, _| panic!("a bug")));
+        with_a_bug.join().unwrap_err();
+        let ended = broker.ended().await;
+        assert!(matches!(ended, Err(BrokerError::Panicked)), "{ended:?}");
+    });
+}
