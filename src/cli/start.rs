@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use async_signal::{Signal, Signals};
 use listenfd::ListenFd;
+use lmx_core::TableConfig;
 use lmx_core::broker::BrokerConfig;
 use lmx_transports::broker::{BindError, default_config};
 use lmx_transports::net::{self, Address, ListenError};
@@ -227,6 +228,11 @@ fn limits(typed: &LimitArgs) -> BrokerConfig {
     config.table.lease_max = typed.lease_max.0;
     config.table.resume_window_max = typed.resume_window_max.0;
     config.table.lock_delay_max = typed.lock_delay_max.0;
+    // What has no option of its own must not stand in the way of those that have.
+    let table = &mut config.table;
+    let many = |limit: u32, each: u32| limit.saturating_mul(each).min(TableConfig::SLOTS_MAX);
+    table.claims_max = table.claims_max.max(many(table.requests_max, 2));
+    table.pieces_max = table.pieces_max.max(many(table.keys_max, 4));
     config
 }
 
@@ -307,4 +313,32 @@ fn log_to_stderr(level: Level) {
         // It would say so with `eprintln!`, which panics where the log cannot be written.
         .log_internal_errors(false)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::args::{Args, Command};
+
+    fn table(options: &[&str]) -> TableConfig {
+        let typed = ["lmx", "start"].iter().chain(options);
+        let Command::Start(typed) = Args::parse_from(typed).command else {
+            unreachable!("it was typed")
+        };
+        limits(&typed.limits).table
+    }
+
+    #[test]
+    fn limits_without_options_stand_in_nobodys_way() {
+        assert_eq!(table(&[]), default_config().table);
+        let fewer = table(&["--requests-max", "10", "--keys-max", "10"]);
+        assert_eq!(fewer.claims_max, default_config().table.claims_max);
+        let more = table(&["--requests-max", "9000000", "--keys-max", "8000000"]);
+        assert_eq!((more.claims_max, more.pieces_max), (18_000_000, 32_000_000));
+        let most = TableConfig::SLOTS_MAX.to_string();
+        let most = table(&["--requests-max", &most, "--keys-max", &most]);
+        assert_eq!(most.check(), Ok(()));
+    }
 }
