@@ -298,6 +298,8 @@ impl SlotRef {
 
 impl Drop for SlotRef {
     fn drop(&mut self) {
-        self.client.handle.shared.lock().leave(self.id);
+        let left = self.client.handle.shared.lock().leave(self.id);
+        // The lock is given back.
+        drop(left);
     }
 }

@@ -174,6 +174,8 @@ impl<'a> Asked<'a> {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        self.shared.lock().leave_query(self.query);
+        let left = self.shared.lock().leave_query(self.query);
+        // The lock is given back.
+        drop(left);
     }
 }

@@ -94,7 +94,7 @@ pub(super) enum End {
 }
 
 #[derive(Debug, Default)]
-struct QuerySlot {
+pub(super) struct QuerySlot {
     answer: Option<QueryAnswer>,
     waker: Option<Waker>,
 }
@@ -266,11 +266,15 @@ impl State {
         slot
     }
 
-    pub(super) fn leave(&mut self, id: RequestId) {
+    /// Returns what is not kept any more: it has wakers, with the last of which a task may end
+    /// that has a lock. So it is to be dropped outside of the lock on this.
+    pub(super) fn leave(&mut self, id: RequestId) -> Option<Slot> {
         let slot = self.slots.get_mut(&id).expect("its user is here");
         slot.users -= 1;
         if slot.users == 0 {
-            self.slots.remove(&id);
+            self.slots.remove(&id)
+        } else {
+            None
         }
     }
 
@@ -297,15 +301,24 @@ impl State {
     }
 
     pub(super) fn register_for_answer(&mut self, query: u32, waker: &Waker) {
-        self.query(query).waker = Some(waker.clone());
+        let slot = self.query(query);
+        if slot
+            .waker
+            .as_ref()
+            .is_none_or(|known| !known.will_wake(waker))
+        {
+            let before = slot.waker.replace(waker.clone());
+            self.wake.extend(before);
+        }
     }
 
     fn query(&mut self, query: u32) -> &mut QuerySlot {
         self.queries.get_mut(&query).expect("its user is here")
     }
 
-    pub(super) fn leave_query(&mut self, query: u32) {
-        self.queries.remove(&query);
+    /// To be dropped as what [`leave`](Self::leave) returns.
+    pub(super) fn leave_query(&mut self, query: u32) -> Option<QuerySlot> {
+        self.queries.remove(&query)
     }
 
     /// Hands the machine's events to those who wait for them.

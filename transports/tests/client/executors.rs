@@ -1,5 +1,11 @@
 //! Any executor will do.
 
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+
+use lmx_transports::Guard;
+
 use super::{broker, connect, guarded, run, setup, until};
 
 #[test]
@@ -54,4 +60,44 @@ fn an_executor_that_knows_nothing_but_to_poll() {
         let guard = client.lock("key").await.expect("a grant");
         guard.release().await.expect("a release");
     }));
+}
+
+/// A task of an executor that leaves it to wakers to keep tasks, with the lock that it has.
+struct Task {
+    _lock: Mutex<Option<Guard>>,
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn an_executor_whose_tasks_end_with_their_last_waker() {
+    let broker = run(broker());
+    run(async {
+        let client = connect(&broker).await;
+        let other = client.lock("other").await.expect("a grant");
+        let task = async |key: &str| {
+            let lock = client.lock(key).await.expect("a grant");
+            let _lock = Mutex::new(Some(lock));
+            Waker::from(Arc::new(Task { _lock }))
+        };
+        let waker = task("a").await;
+        {
+            let lost = pin!(other.lost());
+            assert!(lost.poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        drop(waker);
+        drop(other);
+        let waker = task("b").await;
+        {
+            let status = pin!(client.status());
+            // It may be answered at once.
+            let _ = status.poll(&mut Context::from_waker(&waker));
+            drop(waker);
+        }
+        for key in ["other", "a", "b"] {
+            until(&client, key, 0, 0).await;
+        }
+    });
 }
