@@ -1,7 +1,7 @@
 //! Any executor will do.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
 
 use lmx_transports::Guard;
@@ -64,7 +64,7 @@ fn an_executor_that_knows_nothing_but_to_poll() {
 
 /// A task of an executor that leaves it to wakers to keep tasks, with the lock that it has.
 struct Task {
-    _lock: Mutex<Option<Guard>>,
+    _lock: Guard,
 }
 
 impl Wake for Task {
@@ -79,8 +79,7 @@ fn an_executor_whose_tasks_end_with_their_last_waker() {
         let other = client.lock("other").await.expect("a grant");
         let task = async |key: &str| {
             let lock = client.lock(key).await.expect("a grant");
-            let _lock = Mutex::new(Some(lock));
-            Waker::from(Arc::new(Task { _lock }))
+            Waker::from(Arc::new(Task { _lock: lock }))
         };
         let waker = task("a").await;
         {
