@@ -260,3 +260,51 @@ fn nothing_is_due_again_and_again_at_the_end_of_time() {
     world.later(Duration::ZERO);
     assert!(!world.broker.is_closing(new.connection));
 }
+
+#[test]
+fn who_is_granted_is_told_of_those_who_stay_behind_and_of_nobody_else() {
+    let mut world = World::ephemeral(BrokerConfig::default());
+    let [mut first, mut second, mut third] = [(); 3].map(|()| world.hello(None));
+    let peers = [&first, &second, &third].map(|peer| peer.told(&mut world).len());
+    assert_eq!(peers, [1; 3], "each is welcome");
+    for stays in [false, true] {
+        first.asks(&mut world, Ask::new(1, &["key"]));
+        second.asks(
+            &mut world,
+            Ask::new(2, &["key", "other"]).shared().notified(),
+        );
+        third.asks(&mut world, Ask::new(3, &["key"]).shared());
+        if stays {
+            third.asks(&mut world, Ask::new(4, &["other"]));
+        }
+        first.told(&mut world);
+        second.told(&mut world);
+        first.releases(&mut world, 1);
+        let told = second.told(&mut world);
+        assert!(told[0].starts_with("granted 2 "), "{told:?}");
+        let then: &[&str] = if stays { &["contended 2"] } else { &[] };
+        assert_eq!(told[1..], *then);
+        second.releases(&mut world, 2);
+        third.releases(&mut world, 3);
+        third.releases(&mut world, 4);
+        for peer in [&first, &second, &third] {
+            peer.told(&mut world);
+        }
+    }
+}
+
+#[test]
+fn who_allows_more_holders_lets_those_in_who_wait_already() {
+    let of = |capacity| Mode::Semaphore {
+        capacity,
+        permits: 1,
+    };
+    let mut world = World::ephemeral(BrokerConfig::default());
+    let [mut first, mut second, mut third] = [(); 3].map(|()| world.hello(None));
+    first.asks(&mut world, Ask::new(1, &["key"]).in_mode(of(1)));
+    second.asks(&mut world, Ask::new(2, &["key"]).in_mode(of(1)));
+    second.told(&mut world);
+    third.asks(&mut world, Ask::new(3, &["key"]).in_mode(of(2)));
+    assert_eq!(second.told(&mut world), ["granted 2 2"]);
+    assert_eq!(third.told(&mut world)[1..], ["queued 3"]);
+}

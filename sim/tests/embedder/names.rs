@@ -167,3 +167,21 @@ fn who_waits_no_longer_under_an_id_still_waits_under_it_on_another_key() {
     b.notes(&mut world, "lock-client-error", "of b", "1");
     assert_eq!(["1", "2"].map(|key| waiters(&world, key)), [0, 0]);
 }
+
+#[test]
+fn who_waits_under_an_id_goes_to_the_front_by_force_and_nobody_else_under_it() {
+    let (mut world, [a, b, c]) = world();
+    assert_eq!(a.locks(&mut world, "of a", "1"), Some(true));
+    assert_eq!(c.locks(&mut world, "of c", "1"), Some(false));
+    assert_eq!(b.locks(&mut world, "of b", "1"), Some(false));
+    let by_force = ",\"force\":true";
+    // Another's id stays where it is, and the line is no longer for that.
+    let line = format!("{{\"type\":\"lock\",\"uuid\":\"of b\",\"key\":\"1\"{by_force}}}");
+    c.says(&mut world, &line);
+    assert!(c.told(&mut world).contains("\"error\""));
+    assert_eq!(waiters(&world, "1"), 2);
+    assert_eq!(b.asks(&mut world, "of b", "1", by_force), Some(false));
+    assert_eq!(waiters(&world, "1"), 2);
+    assert!(a.unlocks(&mut world, "of a", "1"));
+    assert_eq!(b.is_acquired(&mut world, "of b", "1"), Some(true));
+}

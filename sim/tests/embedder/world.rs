@@ -124,6 +124,7 @@ pub(crate) struct Ask<'a> {
     mode: Mode,
     lease: Option<Duration>,
     keep: bool,
+    notify: bool,
     wait: Wait,
     token: Option<u64>,
 }
@@ -137,6 +138,7 @@ impl<'a> Ask<'a> {
             mode: Mode::Exclusive,
             lease: None,
             keep: false,
+            notify: false,
             wait: Wait::Forever,
             token: None,
         }
@@ -161,6 +163,14 @@ impl<'a> Ask<'a> {
     /// The hold outlives its session.
     pub(crate) const fn kept(self) -> Self {
         Self { keep: true, ..self }
+    }
+
+    /// It is told when somebody waits behind it.
+    pub(crate) const fn notified(self) -> Self {
+        Self {
+            notify: true,
+            ..self
+        }
     }
 
     pub(crate) const fn leased(self, lease: Duration) -> Self {
@@ -216,6 +226,7 @@ impl Peer {
             lease: ask.lease,
             wait: ask.wait,
             keep: ask.keep,
+            notify_contended: ask.notify,
             ..AcquireFields::new(RequestId::from_u128(ask.id), wants.finish())
         };
         let command = match ask.token.and_then(FencingToken::new) {
@@ -296,6 +307,7 @@ fn words(answer: &Answer<'_>) -> String {
         Answer::Granted { id, grant } => format!("granted {} {}", id.as_u128(), grant.token),
         Answer::Queued { id, .. } => format!("queued {}", id.as_u128()),
         Answer::Released { id } => format!("released {}", id.as_u128()),
+        Answer::Contended { id, .. } => format!("contended {}", id.as_u128()),
         Answer::Renewed { id, .. } => format!("renewed {}", id.as_u128()),
         Answer::Cancelled { id } => format!("cancelled {}", id.as_u128()),
         Answer::AcquireRefused { error, .. } => format!("{error:?}"),
