@@ -206,7 +206,8 @@ impl BrokerBuilder {
         self
     }
 
-    /// Listens on a Unix socket that is already open. Its file is left alone in the end.
+    /// Listens on a Unix socket that is already open and has a path. Its file is left alone in
+    /// the end.
     #[must_use]
     pub fn unix_listener(mut self, listener: UnixListener) -> Self {
         self.inherited_unix.push(listener);

@@ -149,6 +149,23 @@ fn a_socket_that_does_not_listen_is_refused() {
     });
 }
 
+/// All of them would have one state.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_socket_without_a_path_is_refused() {
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
+    let name = format!("lmx-test-{}", process::id());
+    let name = SocketAddr::from_abstract_name(name).unwrap();
+    let listener = UnixListener::bind_addr(&name).unwrap();
+    smol::block_on(async {
+        let broker = builder().unix_listener(listener).bind().await;
+        let error = broker.map(drop).unwrap_err();
+        assert!(error.to_string().contains("has no path"), "{error}");
+    });
+}
+
 #[test]
 fn a_broker_at_another_address_of_its_port_goes_on_with_its_state() {
     let folder = tempfile::tempdir().unwrap();

@@ -26,11 +26,13 @@ impl UnixListening {
     pub(crate) fn inherited(listener: UnixListener) -> io::Result<Self> {
         check_listens(&listener)?;
         listener.set_nonblocking(true)?;
-        let path = listener
-            .local_addr()?
-            .as_pathname()
-            .map(Path::to_owned)
-            .unwrap_or_default();
+        let address = listener.local_addr()?;
+        let path = address.as_pathname().map(Path::to_owned);
+        let path = path.ok_or_else(|| {
+            let words = "a Unix socket that was handed over has no path, by which clients find the \
+                         broker, and its successor its state";
+            io::Error::new(io::ErrorKind::InvalidInput, words)
+        })?;
         Ok(Self {
             listener,
             path,
