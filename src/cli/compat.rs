@@ -54,7 +54,6 @@ pub(super) struct OptionObject {
     /// The request to release.
     #[serde(alias = "_uuid", alias = "uuid", alias = "lockUuid")]
     pub(super) id: Option<String>,
-    /// Milliseconds before a lock ends that its client gave none, at the broker.
     lock_expires_after: Option<serde_json::Value>,
     force: Option<serde_json::Value>,
     keep_locks_on_exit: Option<serde_json::Value>,
@@ -76,6 +75,15 @@ impl OptionObject {
                 r#"try --json '{"key":"foo","port":6970}'; --json alone asks for JSON output"#,
             )
         })
+    }
+
+    /// What it asks of a broker and does not get, if that can hurt.
+    pub(super) fn unmet(&self) -> Option<&'static str> {
+        let asked = self.lock_expires_after.as_ref()?;
+        (*asked != 5000).then_some(
+            "lockExpiresAfter is ignored: live-mutex's locks last 5000 ms if their clients give no \
+             ttl (Node's give 7050 ms)",
+        )
     }
 
     /// The lease that `ttl` stands for.
@@ -161,6 +169,19 @@ mod tests {
             .lease()
             .unwrap_err();
         assert_eq!(OptionObject::parse("{}").unwrap().wait(), None);
+    }
+
+    #[test]
+    fn another_time_than_the_usual_cannot_be_met() {
+        let unmet = |text| OptionObject::parse(text).unwrap().unmet();
+        assert!(unmet(r#"{"lockExpiresAfter":60000}"#).is_some());
+        for met in [
+            "{}",
+            r#"{"lockExpiresAfter":5000}"#,
+            r#"{"lockExpiresAfter":null}"#,
+        ] {
+            assert_eq!(unmet(met), None, "{met}");
+        }
     }
 
     #[test]

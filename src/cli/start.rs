@@ -145,6 +145,9 @@ fn inherit(mut builder: BrokerBuilder) -> Result<(BrokerBuilder, bool), Failure>
 
 fn configured(typed: StartArgs, environment: Environment<'_>) -> Result<BrokerBuilder, Failure> {
     let object = OptionObject::parse(typed.json.json.as_deref().unwrap_or_default())?;
+    if let Some(words) = object.unmet() {
+        tracing::warn!("{words}");
+    }
     let mut builder = Broker::builder()
         .config(limits(&typed.limits))
         .unix_mode(typed.unix_mode)

@@ -1,5 +1,6 @@
 //! The command line of live-mutex, as scripts use it.
 
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::process::Stdio;
 
@@ -93,6 +94,20 @@ fn its_brokers_options_come_in_an_object() {
     let line = broker.line();
     let (_, port) = line.rsplit_once(':').expect("an address");
     succeed(program("lmx_ls").arg(port));
+}
+
+#[test]
+fn what_its_brokers_options_cannot_have_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("log");
+    let mut command = program("lmx_start_server");
+    command
+        .args(["--json", r#"{"port":0,"lockExpiresAfter":60000}"#])
+        .stderr(File::create(&log).unwrap());
+    let mut broker = Process::spawn(command);
+    broker.line();
+    let log = fs::read_to_string(&log).unwrap();
+    assert!(log.contains("lockExpiresAfter is ignored"), "{log}");
 }
 
 #[test]
