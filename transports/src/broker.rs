@@ -22,6 +22,7 @@ mod writer;
 pub use crate::busy_poll::DEFAULT_BUSY_POLL;
 pub use config::default_config;
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -78,10 +79,18 @@ pub enum BrokerError {
 }
 
 /// A running broker. Dropping it stops it, too, but without waiting for the end.
-#[derive(Debug)]
 pub struct Broker {
     hub: Arc<Hub>,
     addresses: Vec<Address>,
+}
+
+/// Without what it knows, which is much, and has secrets.
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Broker {
@@ -147,7 +156,6 @@ impl Drop for Broker {
 }
 
 /// A broker's configuration; [`bind`](Self::bind) starts it.
-#[derive(Debug)]
 pub struct BrokerBuilder {
     endpoints: Vec<Endpoint>,
     inherited: Vec<TcpListener>,
@@ -175,6 +183,16 @@ impl Default for BrokerBuilder {
             busy_poll: DEFAULT_BUSY_POLL,
             config: default_config(),
         }
+    }
+}
+
+/// Without the configuration, which has secrets.
+impl fmt::Debug for BrokerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerBuilder")
+            .field("endpoints", &self.endpoints)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 

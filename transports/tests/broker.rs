@@ -34,6 +34,21 @@ async fn client(broker: &Broker) -> Client {
 }
 
 #[test]
+fn neither_a_broker_nor_what_it_is_made_of_shows_its_secrets() {
+    smol::block_on(async {
+        let token = b"open sesame";
+        let builder = builder().tcp("127.0.0.1", 0).auth_token(token);
+        let secrets = [format!("{token:?}"), "seed".to_owned()];
+        let hides = |shown: String| !secrets.iter().any(|secret| shown.contains(secret));
+        assert!(hides(format!("{builder:?}")));
+        let broker = builder.bind().await.unwrap();
+        assert!(hides(format!("{broker:?}")));
+        let client = Client::builder().auth_token(token);
+        assert!(hides(format!("{client:?}")));
+    });
+}
+
+#[test]
 fn any_number_of_brokers_run_in_one_process_and_share_nothing() {
     smol::block_on(async {
         let mut brokers = Vec::new();
