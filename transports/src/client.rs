@@ -137,8 +137,9 @@ impl Client {
         Lock::new(self.clone(), keys)
     }
 
-    /// Gives the hold `id` of `key` back, whoever got it: a guard of this client, or a kept
-    /// hold of another session.
+    /// Gives the hold `id` of `key` back: that of a guard of this client, or a kept hold that has
+    /// outlived its session. As long as another session has it, only
+    /// [force](Self::force_release_request) ends it.
     ///
     /// # Errors
     ///
@@ -155,7 +156,7 @@ impl Client {
         }
     }
 
-    /// Gives the hold `id` back, whatever its keys.
+    /// Gives the hold `id` back, whatever its keys; see [`release`](Self::release).
     ///
     /// # Errors
     ///

@@ -109,7 +109,7 @@ impl<C> Lock<C> {
         self
     }
 
-    /// Waits so long at most (9 s).
+    /// Waits so long at most (9 s), for a connection, too.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.request.wait = Wait::For(wait);
         self
@@ -121,7 +121,8 @@ impl<C> Lock<C> {
         self
     }
 
-    /// Does not wait: [`LockError::Busy`] says who holds it.
+    /// Does not wait: [`LockError::Busy`] says who holds it. Without a
+    /// connection it waits for one, for [`connect_timeout`](crate::ClientBuilder::connect_timeout).
     pub fn try_now(mut self) -> Self {
         self.request.wait = Wait::No;
         self
