@@ -108,6 +108,22 @@ fn a_run_that_was_stopped_with_its_watchdog_kills_its_command_when_it_goes_on() 
 }
 
 #[test]
+fn a_run_whose_watchdog_is_stopped_ends_with_its_command() {
+    let broker = Broker::start();
+    let script = "echo $$; while ! test -e go; do sleep 0.02; done; exit 5";
+    let mut run = Process::spawn(broker.run_sh("k", &[], script));
+    let shell = run.pid_line();
+    let mut watchdogs = super::run::children(run.pid());
+    watchdogs.retain(|child| *child != shell);
+    for watchdog in watchdogs {
+        nix::sys::signal::kill(watchdog, Signal::SIGSTOP).unwrap();
+    }
+    broker.write("go", "");
+    assert_eq!(run.code(), 5);
+    assert_eq!(broker.counts("k"), (0, 0));
+}
+
+#[test]
 fn a_stopped_run_under_an_ignored_loss_goes_on() {
     let broker = Broker::start();
     let mut run = Process::spawn(broker.run_sh(

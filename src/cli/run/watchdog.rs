@@ -134,10 +134,10 @@ impl Watchdog {
         self.tell(&format!("kill-at {nanos}\n"));
     }
 
-    /// Dismisses it: there is nothing to kill any more.
+    /// Dismisses it: there is nothing to kill any more. Not by a word, which it would not hear
+    /// if it is stopped; and before the pipe breaks, which it would take for an end of `lmx run`.
     pub(super) fn dismiss(mut self) {
-        self.tell("done\n");
-        self.pipe = None;
+        let _ = self.process.kill();
         let _ = self.process.wait();
     }
 
@@ -156,7 +156,6 @@ impl Watchdog {
 struct Orders {
     group: Option<Group>,
     kill_at: Option<Instant>,
-    done: bool,
     /// The beginning of a line.
     partial: Vec<u8>,
 }
@@ -182,7 +181,7 @@ impl Orders {
                     .filter(|nanos| *nanos != u64::MAX)
                     .map(Instant::from_nanos);
             }
-            _ => self.done |= line == "done",
+            _ => {}
         }
     }
 
@@ -218,9 +217,6 @@ pub(super) fn main(args: &[OsString]) -> u8 {
     let _signals = Signals::new([Caught::Term, Caught::Int, Caught::Hup, Caught::Quit]);
     let mut orders = Orders::default();
     while follow(&mut orders) {}
-    if orders.done {
-        return exit::DONE;
-    }
     orders.kill();
     smol::block_on(give_back(&orders, typed));
     exit::DONE
@@ -246,7 +242,7 @@ fn follow(orders: &mut Orders) -> bool {
         Ok(0) => false,
         Ok(count) => {
             orders.handle_input(&bytes[..count]);
-            !orders.done
+            true
         }
         Err(error) => error == Errno::EINTR,
     }
@@ -284,10 +280,8 @@ mod tests {
             orders.handle_input(&all[cut..]);
             assert_eq!(orders.group, Some(Group::led_by(Pid::from_raw(7))));
             assert_eq!(orders.kill_at, Some(Instant::from_nanos(9)));
-            assert!(!orders.done);
-            orders.handle_input(format!("kill-at {}\ndone\n", u64::MAX).as_bytes());
+            orders.handle_input(format!("kill-at {}\n", u64::MAX).as_bytes());
             assert_eq!(orders.kill_at, None);
-            assert!(orders.done);
         }
     }
 }
