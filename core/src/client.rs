@@ -74,7 +74,7 @@ use crate::wire::Ticket;
 use crate::wire::frame::Decoder;
 use crate::{Instant, RequestId};
 
-use entry::{ByHand, Ending, Entry, Phase, Step, Tell, Waiting};
+use entry::{ByHand, Converting, Ending, Entry, Phase, Step, Tell, Waiting};
 use link::{Backoff, Link};
 use outbox::Outbox;
 use timers::{Alarm, Timers};
@@ -238,7 +238,12 @@ impl Client {
             ..
         }) = self.entries.get_mut(&id)
         {
-            hold.converting = Some(to);
+            hold.conversions = hold.conversions.wrapping_add(1);
+            hold.converting = Some(Converting {
+                nth: hold.conversions,
+                to,
+                queued: false,
+            });
             self.send_conversion(now, id);
         }
     }

@@ -6,13 +6,13 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::Client;
-use super::entry::{Belief, ByHand, Hold, Phase, Step, renew_at};
+use super::entry::{Belief, ByHand, Converting, Hold, Phase, Step, renew_at};
 use super::flight::{About, Sent};
 use super::link::Link;
 use super::types::{
     ClientEvent, Held, Holder, KeyInfo, Loss, QueryAnswer, Refusal, ReleaseFailure,
 };
-use crate::table::{CancelError, ConvertError, Grant, ReleaseError, RenewError};
+use crate::table::{CancelError, Conversion, ConvertError, Grant, ReleaseError, RenewError};
 use crate::wire::frame::Decoder;
 use crate::wire::{Answer, HolderFields, KeyFields, Reply, Seq};
 use crate::{FencingToken, Instant, RequestId};
@@ -86,7 +86,7 @@ impl Client {
         };
         match *body {
             Answer::Granted { id, grant } => self.granted(now, id, grant, Some(sent.about)),
-            Answer::Queued { id, ahead } => self.queued(id, ahead),
+            Answer::Queued { id, ahead } => self.queued(id, ahead, sent.about),
             Answer::Busy {
                 id,
                 key,
@@ -111,7 +111,7 @@ impl Client {
             Answer::Renewed { id, deadline } => self.renewed(now, id, sent.about, Ok(deadline)),
             Answer::RenewRefused { id, error } => self.renewed(now, id, sent.about, Err(error)),
             Answer::CancelRefused { id, error } => self.not_cancelled(now, id, error),
-            Answer::ConvertRefused { id, error } => self.not_converted(id, error),
+            Answer::ConvertRefused { id, error } => self.not_converted(id, error, sent.about),
             Answer::Bye => self.drop_link(now),
             _ => {
                 if let (Some(query), Some(answer)) = (query, query_answer(body, broker_now)) {
@@ -146,10 +146,14 @@ impl Client {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
-        let (is_new, converted) = match &mut entry.phase {
+        let answered = match about {
+            Some(About::Convert { nth, to }) => Some((nth, to)),
+            _ => None,
+        };
+        let (is_new, converted, converts) = match &mut entry.phase {
             Phase::Waiting(_) => {
                 entry.phase = Phase::Held(Hold::new(now, grant, &entry.request));
-                (true, None)
+                (true, false, false)
             }
             Phase::Held(hold) => {
                 let is_new = hold.token != grant.token;
@@ -158,29 +162,48 @@ impl Client {
                 if about == Some(About::Reclaim) {
                     hold.belief = Belief::Current;
                 }
-                let is_converted = is_new || about == Some(About::Convert);
-                (is_new, hold.converting.take_if(|_| is_converted))
+                // What is told while the last conversion is unanswered comes of an earlier one.
+                let converted = hold.converting.take_if(|last| match answered {
+                    Some((nth, _)) => nth == last.nth,
+                    None => is_new && last.queued,
+                });
+                let converts = hold.converting.is_some();
+                match answered {
+                    Some((_, to)) => entry.request.converted(to),
+                    None if is_new && (converts || converted.is_some()) => {
+                        entry.request.converted(Conversion::Upgrade);
+                    }
+                    None => {}
+                }
+                (is_new, converted.is_some(), converts)
             }
             // The broker's answer to its end decides.
             Phase::Ending(_) => return,
         };
-        if let Some(to) = converted {
-            entry.request.converted(to);
-        }
         self.set_alarm(id);
         let Some(held) = self.hold(id) else { return };
-        if converted.is_some() && about == Some(About::Convert) {
+        if converted && answered.is_some() {
             let result = Ok(held);
             self.events.push_back(ClientEvent::Converted { id, result });
-        } else if is_new {
+        } else if is_new && !converts {
             self.events.push_back(ClientEvent::Granted { id, held });
         }
     }
 
-    fn queued(&mut self, id: RequestId, ahead: u32) {
-        if let Some(Phase::Waiting(waiting)) = self.phase(id) {
-            waiting.queued = true;
-            self.events.push_back(ClientEvent::Queued { id, ahead });
+    fn queued(&mut self, id: RequestId, ahead: u32, about: About) {
+        match self.phase(id) {
+            Some(Phase::Waiting(waiting)) => {
+                waiting.queued = true;
+                self.events.push_back(ClientEvent::Queued { id, ahead });
+            }
+            Some(Phase::Held(hold)) => {
+                if let About::Convert { nth, .. } = about
+                    && let Some(last) = &mut hold.converting
+                {
+                    last.queued |= last.nth == nth;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -277,9 +300,11 @@ impl Client {
         }
     }
 
-    fn not_converted(&mut self, id: RequestId, error: ConvertError) {
+    fn not_converted(&mut self, id: RequestId, error: ConvertError, about: About) {
+        let is_of =
+            |last: &mut Converting| matches!(about, About::Convert { nth, .. } if nth == last.nth);
         if let Some(Phase::Held(hold)) = self.phase(id)
-            && hold.converting.take().is_some()
+            && hold.converting.take_if(is_of).is_some()
         {
             let result = Err(error);
             self.events.push_back(ClientEvent::Converted { id, result });

@@ -62,7 +62,19 @@ pub(super) struct Hold {
     /// A renewal by hand that is not answered.
     pub(super) by_hand: Option<ByHand>,
     /// A conversion that is not finished.
-    pub(super) converting: Option<Conversion>,
+    pub(super) converting: Option<Converting>,
+    /// How many conversions were asked for.
+    pub(super) conversions: u32,
+}
+
+/// The conversion that was asked for last. An earlier one may be unanswered, too, and its answer
+/// must not be taken for this one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Converting {
+    pub(super) nth: u32,
+    pub(super) to: Conversion,
+    /// The broker has said that it waits.
+    pub(super) queued: bool,
 }
 
 /// What the broker that is connected now knows of a hold.
@@ -148,6 +160,7 @@ impl Hold {
             renew_at: lease.map(|lease| renew_at(now, lease)),
             by_hand: None,
             converting: None,
+            conversions: 0,
         }
     }
 

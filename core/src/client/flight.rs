@@ -3,6 +3,7 @@
 use alloc::collections::VecDeque;
 
 use crate::Instant;
+use crate::table::Conversion;
 
 /// What a command was about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +12,14 @@ pub(super) enum About {
     Acquire,
     Release,
     Cancel,
-    Renew { by_hand: bool },
-    Convert,
+    Renew {
+        by_hand: bool,
+    },
+    /// The how manieth of its request, and to what.
+    Convert {
+        nth: u32,
+        to: Conversion,
+    },
     Reclaim,
     Query(u32),
     Ping,

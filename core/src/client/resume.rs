@@ -95,7 +95,8 @@ impl Client {
                         self.lose(now, id, Loss::Unconfirmed);
                     }
                 }
-                Phase::Ending(_) => {}
+                // It is not reclaimed, so the broker that is connected now need not know of it.
+                Phase::Ending(ending) => ending.repeated = true,
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use super::entry::{Phase, Step, renew_at};
+use super::entry::{Converting, Phase, Step, renew_at};
 use super::flight::About;
 use super::link::Link;
 use super::outbox::TooLarge;
@@ -93,8 +93,10 @@ impl Client {
         let Phase::Held(hold) = &self.entries[&id].phase else {
             unreachable!("only what is held is converted");
         };
-        let Some(to) = hold.converting else { return };
-        self.send_small(now, About::Convert, Command::Convert { id, to });
+        let Some(Converting { nth, to, .. }) = hold.converting else {
+            return;
+        };
+        self.send_small(now, About::Convert { nth, to }, Command::Convert { id, to });
     }
 
     pub(super) fn send_reclaim(&mut self, now: Instant, id: RequestId) {

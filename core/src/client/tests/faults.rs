@@ -351,6 +351,28 @@ fn etcd_13294_a_restart_does_not_begin_a_limited_lease_anew() {
 }
 
 #[test]
+fn a_release_that_was_asked_before_a_restart_is_a_release() {
+    let mut world = World::new();
+    let one = world.client();
+    world.acquire(one, leased(1));
+    world.granted(one, 1);
+    let node = &mut world.nodes[one];
+    let connection = node.connection.take().expect("it is connected");
+    world.broker.handle_disconnect(world.now, connection);
+    node.client.handle_disconnected(world.now);
+    // It holds, and gives it back, before it has a connection again.
+    assert!(node.client.held(world.now, id(1)).is_some());
+    node.client.release(world.now, id(1));
+    world.restart(ms(5000), 1000);
+    world.pass(ms(100));
+    let result = Ok(());
+    assert_eq!(
+        world.answers(one),
+        [ClientEvent::Released { id: id(1), result }]
+    );
+}
+
+#[test]
 fn holds_are_reclaimed_from_a_broker_that_restarted() {
     let mut world = World::new();
     let (one, two) = (world.client(), world.client());

@@ -358,6 +358,35 @@ fn holds_are_downgraded_and_upgraded() {
     assert!(first < last);
 }
 
+/// The user has given up waiting for the earlier ones.
+#[test]
+fn the_answer_to_an_earlier_conversion_is_not_taken_for_the_last_ones() {
+    use Conversion::{Downgrade, Upgrade};
+    for (mode, conversions) in [
+        (Mode::Exclusive, [Downgrade, Upgrade].as_slice()),
+        (Mode::Shared, &[Upgrade, Downgrade, Upgrade]),
+    ] {
+        let mut world = World::new();
+        let (one, two) = (world.client(), world.client());
+        let mut first = leased(1);
+        first.wants[0].1 = mode;
+        world.acquire(one, first);
+        let first = world.granted(one, 1);
+        let mut second = leased(2);
+        second.wants[0].1 = Mode::Shared;
+        world.acquire(two, second);
+        world.run();
+        for &to in conversions {
+            world.nodes[one].client.convert(world.now, id(1), to);
+        }
+        // The other one shares it, so it is not upgraded yet.
+        assert_eq!(world.answers(one), [], "{conversions:?}");
+        world.granted(two, 2);
+        world.release(two, 2);
+        assert!(first < world.granted(one, 1), "{conversions:?}");
+    }
+}
+
 #[test]
 fn a_holder_is_told_once_that_somebody_waits() {
     let mut world = World::new();
