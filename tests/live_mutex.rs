@@ -41,6 +41,7 @@ scenarios! {
     expiry
     time_outs
     retries
+    shared_options
     no_wait
     semaphores
     disconnects

@@ -368,6 +368,11 @@ impl<S: Storage> LockTable<S> {
         core.request_view(core.find_request(id))
     }
 
+    /// What the session waits for or holds.
+    pub(crate) fn requests_of(&self, session: SessionId) -> impl Iterator<Item = RequestView<'_>> {
+        self.core_ref().requests_of(session)
+    }
+
     /// Every key that somebody holds or waits for, from position `start` on; pass
     /// [`KeyView::position`] + 1 to go on. In no order that means anything.
     pub fn keys(&self, start: u32) -> impl Iterator<Item = KeyView<'_>> {

@@ -177,6 +177,21 @@ const scenarios = {
     assert.deepStrictEqual(order, ['b', 'c']);
   },
 
+  // The client writes into its caller's options, which many use again.
+  async shared_options() {
+    const [a, b] = [await connect(), await connect()];
+    const {id} = await a.acquire('k', {ttl: null});
+    const opts = {lockRequestTimeout: 60, maxRetries: 20};
+    const first = b.acquire('k', opts);
+    await until('it retries', () => b.warnings.some(w => /retry attempt/.test(w)));
+    await a.release('k', id);
+    await b.release('k', (await first).id);
+    for (const key of ['k', 'other', 'k']) {
+      await b.release(key, (await b.acquire(key, opts)).id);
+    }
+    assert.deepStrictEqual(b.errors, []);
+  },
+
   async no_wait() {
     const [a, b, c] = [await connect(), await connect(), await connect()];
     const {id} = await a.acquire('k', {ttl: null});
@@ -241,11 +256,14 @@ const scenarios = {
 
   async reconnects() {
     const a = await connect();
-    await a.acquire('k', {ttl: null});
+    const lost = await a.acquire('k', {ttl: null});
     a._invokeBrokerSideDestroyCall();
     await until('it is reconnected',
       () => a.warnings.some(w => /"close" event|"end" event/.test(w)));
     await a.ensure();
+    // It does not know what it has lost: an error would end a program without a listener.
+    await a.release('k', lost.id);
+    assert.deepStrictEqual(a.errors, []);
     const again = await a.acquire('k', {ttl: null});
     await a.release('k', again.id);
     a._invokeBrokerSideEndCall();

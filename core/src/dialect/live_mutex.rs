@@ -459,6 +459,12 @@ impl LiveMutex {
         self.cancel_write_keys_of(at);
         if let Some(session) = session {
             self.sessions.remove(&session);
+            // Its client comes back, and releases what it does not know it has lost.
+            for request in at.table.requests_of(session) {
+                if request.grant().is_some() && !request.keep() {
+                    self.recent.note(request.id(), Fate::Lost);
+                }
+            }
             // It cannot be unknown: it ends here and nowhere else.
             let closed = at.table.close_session(at.now, session);
             debug_assert!(closed.is_ok(), "a dialect session ended by itself");

@@ -236,6 +236,22 @@ impl<'a> CoreRef<'a> {
         })
     }
 
+    pub(crate) fn requests_of(
+        self,
+        session: SessionId,
+    ) -> impl Iterator<Item = RequestView<'a>> + use<'a> {
+        let parts = self.parts;
+        let session = self.find_session(session);
+        let rings = session.map_or([NONE; 2], |at| {
+            let slot = &parts.sessions[at as usize];
+            [slot.quiet, slot.events]
+        });
+        rings
+            .into_iter()
+            .flat_map(move |first| list::iter_from(parts.requests, first, first))
+            .filter_map(move |request| self.request_view(request))
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         Counts {
             sessions: self.head.sessions.used,

@@ -15,8 +15,8 @@ pub(super) const UNTOLD_EXPIRY: &str =
     "The lock was granted, and its ttl ran out, before the broker could say so; lock again.";
 pub(super) const REVOKED: &str = "The lock request was ended by force.";
 const WRONG_ID: &str = "You need to pass the correct uuid, or use force.";
-const LATE: &str =
-    "the lock had ended before it was released: its ttl ran out, or it was released by force.";
+const LATE: &str = "the lock had ended before it was released: its ttl ran out, its connection was lost, or it \
+     was released by force.";
 
 /// What a reply repeats of its request, as JSON text.
 #[derive(Clone, Copy)]
@@ -292,10 +292,12 @@ impl LiveMutex {
             self.has_namesakes = true;
             id = namesake(raw, key.as_bytes());
         }
-        // A retry that was overtaken by its grant, and even by the end of that.
+        // A retry that was overtaken by its grant, and even by the end of that. After a grant
+        // that was confirmed it is none: the Node client writes id and count into its caller's
+        // options, which may be used again.
         let connection = self.connections.get(&at.by);
         if connection.is_some_and(|connection| connection.rw.is_lent(id))
-            || frame.is_retry() && self.recent.fate(id).is_some()
+            || frame.is_retry() && self.recent.overtakes_retries(id)
         {
             self.answer_not_acquired(at, frame, key, 0);
             return None;
@@ -316,7 +318,8 @@ impl LiveMutex {
         let connection = self.connections.get(&at.by);
         let session = connection.and_then(|connection| connection.session);
         let is_ours = known.owner == session || self.write_keys.is_asked_by(id, at.by);
-        if known.is_held {
+        if known.is_held || !is_ours && frame.retry_count.is_some() {
+            // It asks again.
             self.answer_not_acquired(at, frame, key, 0);
         } else if !is_ours {
             self.refuse_lock(at, frame, &AcquireError::IdInUse.to_string());
@@ -360,7 +363,7 @@ impl LiveMutex {
         match self.recent.fate(id) {
             // Whatever became of the id: it was about another key.
             _ if !is_known => Unlock::UnknownKey,
-            Some(Fate::Ended) => {
+            Some(Fate::Ended | Fate::Lost) => {
                 self.recent.note(id, Fate::Released);
                 Unlock::Late
             }
