@@ -42,6 +42,7 @@ scenarios! {
     time_outs
     retries
     shared_options
+    tries
     no_wait
     semaphores
     disconnects

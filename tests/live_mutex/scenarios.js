@@ -192,6 +192,18 @@ const scenarios = {
     assert.deepStrictEqual(b.errors, []);
   },
 
+  // Each try leaves a request in the queue, which must not cost 4.5 s each.
+  async tries() {
+    const [a, b] = [await connect(), await connect()];
+    const {id} = await a.acquire('k', {ttl: null});
+    for (let n = 0; n < 20; n++) {
+      await fails(b.acquire('k', {wait: false, ttl: null}), /wait_option_is_false/);
+    }
+    await a.release('k', id);
+    const next = await b.acquire('k', {lockRequestTimeout: 20000});
+    await b.release('k', next.id);
+  },
+
   async no_wait() {
     const [a, b, c] = [await connect(), await connect(), await connect()];
     const {id} = await a.acquire('k', {ttl: null});

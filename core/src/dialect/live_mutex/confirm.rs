@@ -28,6 +28,9 @@ pub(super) struct Unconfirmed {
     grants: VecDeque<Unsure>,
     /// The id under which the open question was asked.
     asked: Option<RequestId>,
+    /// Its last answer was that it had forgotten some: it is asked about the next ones at
+    /// once, for each attempt that may not wait leaves one in the queue.
+    forgets: bool,
 }
 
 #[derive(Debug)]
@@ -45,6 +48,12 @@ impl Unconfirmed {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.grants.is_empty()
+    }
+
+    /// The client is there for this grant.
+    pub(super) fn confirm(&mut self, id: RequestId) {
+        self.forgets = false;
+        self.remove(id);
     }
 
     /// The grant was confirmed, or has ended.
@@ -77,6 +86,21 @@ impl LiveMutex {
             connection.asks_at = Some(due);
             self.wakes.insert((due, at.by, Wake::Unconfirmed));
         }
+        self.ask_who_forgets(at.now, at.by);
+    }
+
+    /// Asks without delay if the client forgets, and is not being asked already.
+    fn ask_who_forgets(&mut self, now: Instant, by: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&by) else {
+            return;
+        };
+        let unconfirmed = &connection.unconfirmed;
+        if unconfirmed.forgets && unconfirmed.asked.is_none() && !unconfirmed.grants.is_empty() {
+            if let Some(due) = connection.asks_at.take() {
+                self.wakes.remove(&(due, by, Wake::Unconfirmed));
+            }
+            self.ask_for_confirmation(now, by);
+        }
     }
 
     /// The connection's oldest unconfirmed grant may be forgotten: asks.
@@ -94,7 +118,7 @@ impl LiveMutex {
             return;
         };
         let mut due = oldest.since + CONFIRMED_WITHIN;
-        if due <= now {
+        if due <= now || unconfirmed.forgets {
             due = now + CONFIRMED_WITHIN;
             let under = super::make_id(&mut self.ids_made);
             unconfirmed.asked = Some(under);
@@ -132,6 +156,7 @@ impl LiveMutex {
             .iter()
             .take_while(|unsure| unsure.is_asked)
             .count();
+        unconfirmed.forgets = forgotten > 0;
         for unsure in unconfirmed
             .grants
             .drain(..forgotten)
@@ -139,6 +164,7 @@ impl LiveMutex {
         {
             self.end_unused(at, unsure.id);
         }
+        self.ask_who_forgets(at.now, at.by);
         true
     }
 }

@@ -192,7 +192,7 @@ impl LiveMutex {
         {
             self.recent.note(id, Fate::Received);
             if let Some(connection) = self.connections.get_mut(&at.by) {
-                connection.unconfirmed.remove(id);
+                connection.unconfirmed.confirm(id);
             }
         }
     }
