@@ -192,7 +192,7 @@ const scenarios = {
     assert.deepStrictEqual(b.errors, []);
   },
 
-  // Each try leaves a request in the queue, which must not cost 4.5 s each.
+  // Each try leaves a request in the queue, which must not cost time each.
   async tries() {
     const [a, b] = [await connect(), await connect()];
     const {id} = await a.acquire('k', {ttl: null});

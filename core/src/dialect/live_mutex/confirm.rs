@@ -19,8 +19,13 @@ use super::{At, ConnectionId, LiveMutex, Wake};
 /// believed to be there for the oldest of more.
 const WATCHED_MAX: usize = 1024;
 
-/// After so long a grant counts as one that may be forgotten; the original's time.
-const CONFIRMED_WITHIN: Duration = Duration::from_millis(4500);
+/// After so long a grant counts as one that may be forgotten. Nothing is taken back unasked, so
+/// a client that is merely slow loses nothing by being asked soon.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(500);
+
+/// Whoever has not answered after so long is believed to be no client that could; the
+/// original's time.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(4500);
 
 /// A connection's grants that are to be confirmed, oldest first.
 #[derive(Debug, Default)]
@@ -86,21 +91,19 @@ impl LiveMutex {
             connection.asks_at = Some(due);
             self.wakes.insert((due, at.by, Wake::Unconfirmed));
         }
-        self.ask_who_forgets(at.now, at.by);
+        let unconfirmed = &connection.unconfirmed;
+        if unconfirmed.forgets && unconfirmed.asked.is_none() {
+            self.ask_early(at.now, at.by);
+        }
     }
 
-    /// Asks without delay if the client forgets, and is not being asked already.
-    fn ask_who_forgets(&mut self, now: Instant, by: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(&by) else {
-            return;
-        };
-        let unconfirmed = &connection.unconfirmed;
-        if unconfirmed.forgets && unconfirmed.asked.is_none() && !unconfirmed.grants.is_empty() {
-            if let Some(due) = connection.asks_at.take() {
-                self.wakes.remove(&(due, by, Wake::Unconfirmed));
-            }
-            self.ask_for_confirmation(now, by);
+    /// Asks now if there is something to ask; else when there is.
+    fn ask_early(&mut self, now: Instant, by: ConnectionId) {
+        let due = self.connections.get_mut(&by).and_then(|c| c.asks_at.take());
+        if let Some(due) = due {
+            self.wakes.remove(&(due, by, Wake::Unconfirmed));
         }
+        self.ask_for_confirmation(now, by);
     }
 
     /// The connection's oldest unconfirmed grant may be forgotten: asks.
@@ -119,7 +122,7 @@ impl LiveMutex {
         };
         let mut due = oldest.since + CONFIRMED_WITHIN;
         if due <= now || unconfirmed.forgets {
-            due = now + CONFIRMED_WITHIN;
+            due = now + ANSWERED_WITHIN;
             let under = super::make_id(&mut self.ids_made);
             unconfirmed.asked = Some(under);
             let key = oldest.key.clone();
@@ -164,7 +167,7 @@ impl LiveMutex {
         {
             self.end_unused(at, unsure.id);
         }
-        self.ask_who_forgets(at.now, at.by);
+        self.ask_early(at.now, at.by);
         true
     }
 }
