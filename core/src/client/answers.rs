@@ -232,7 +232,7 @@ impl Client {
                 ending.step = Step::Cancel;
                 self.send_step(now, id);
             }
-            // It was asked before the connection was lost, and done.
+            // It was done before the connection was lost, or ended with the broker before.
             ReleaseError::NotHeld if ending.repeated => self.ended(id, Ok(())),
             error => self.ended(id, Err(error.into())),
         }

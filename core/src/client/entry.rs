@@ -63,7 +63,7 @@ pub(super) struct Hold {
     pub(super) by_hand: Option<ByHand>,
     /// A conversion that is not finished.
     pub(super) converting: Option<Converting>,
-    /// How many conversions were asked for.
+    /// How many conversions were asked for so far.
     pub(super) conversions: u32,
 }
 
@@ -101,7 +101,8 @@ pub(super) struct Ending {
     /// What to tell the user once it is over; `None` if there is nothing more to tell.
     pub(super) tell: Option<Tell>,
     pub(super) step: Step,
-    /// `step` was sent over an earlier connection: it may have been done.
+    /// `step` was sent over an earlier connection, or asked for under an earlier broker: it
+    /// may have been done, or need not be.
     pub(super) repeated: bool,
     /// The hold outlives its session, or is another session's: the end of the session does
     /// not end it.

@@ -15,7 +15,7 @@ pub(super) enum About {
     Renew {
         by_hand: bool,
     },
-    /// The how manieth of its request, and to what.
+    /// Which of its request's, counted from one, and to what.
     Convert {
         nth: u32,
         to: Conversion,
