@@ -235,9 +235,14 @@ impl Client {
     pub fn convert(&mut self, now: Instant, id: RequestId, to: Conversion) {
         if let Some(Entry {
             phase: Phase::Held(hold),
+            request,
             ..
         }) = self.entries.get_mut(&id)
         {
+            if to == Conversion::Downgrade {
+                // From when the broker hears of it others share it, answer or not.
+                request.converted(to);
+            }
             hold.conversions = hold.conversions.wrapping_add(1);
             hold.converting = Some(Converting {
                 nth: hold.conversions,

@@ -42,6 +42,7 @@ pub(crate) use parts::{Parts, PartsRef, with_slices};
 pub(crate) use slots::{ClaimSlot, ExtrasSlot, Head, LockSlot, Piece, RequestSlot, SessionSlot};
 
 use ::core::fmt;
+use ::core::ops::Range;
 use ::core::time::Duration;
 
 use self::backlog::Touches;
@@ -376,8 +377,18 @@ impl<S: Storage> LockTable<S> {
     /// Every key that somebody holds or waits for, from position `start` on; pass
     /// [`KeyView::position`] + 1 to go on. In no order that means anything.
     pub fn keys(&self, start: u32) -> impl Iterator<Item = KeyView<'_>> {
+        self.keys_in(start..self.positions_end())
+    }
+
+    /// The same within these positions, each of which is looked at.
+    pub(crate) fn keys_in(&self, positions: Range<u32>) -> impl Iterator<Item = KeyView<'_>> {
         let core = self.core_ref();
-        (start..self.head.locks.fresh).filter_map(move |lock| core.key_view(lock))
+        positions.filter_map(move |lock| core.key_view(lock))
+    }
+
+    /// Where no key stands, nor beyond.
+    pub(crate) fn positions_end(&self) -> u32 {
+        self.head.locks.fresh
     }
 
     /// How much of everything there is.

@@ -474,7 +474,7 @@ pub struct KeyFields<'a> {
 /// A page of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<'a> {
-    /// As many as fit.
+    /// As many as fit, of a bounded number of places: there may be none, and still a `next`.
     #[serde(borrow)]
     pub keys: Seq<'a, KeyFields<'a>>,
     /// Where the next page starts; `None` at the end.

@@ -10,6 +10,8 @@ use crate::{Instant, Key, RequestId};
 
 /// What is left of a frame for a sequence beside the rest of its message and a key.
 const FIXED_BYTES: usize = 128;
+/// A page costs no more where many keys once were than where few are.
+const PLACES_PER_PAGE: u32 = 1024;
 /// Holders that a refusal names need not fill a frame: refusals are frequent.
 const HOLDERS_BYTES_MAX: usize = 4096;
 
@@ -102,8 +104,10 @@ pub(super) fn list<'a>(
 ) -> Answer<'a> {
     let bytes = scratch.items.len() - FIXED_BYTES;
     let mut keys = SeqBuf::new(&mut scratch.items[..bytes]);
-    let mut next = None;
-    for view in table.keys(start) {
+    let all = table.positions_end();
+    let end = all.min(start.saturating_add(PLACES_PER_PAGE));
+    let mut next = (end < all).then_some(end);
+    for view in table.keys_in(start..end) {
         let fields = key_fields(view, join(view.key(), &mut scratch.key));
         if !keys.push_short_lived(&fields) {
             next = Some(view.position());

@@ -215,7 +215,8 @@ pub(super) fn renew_at(now: Instant, lease: Duration) -> Instant {
 impl LockRequest {
     /// What is asked again, of another session, is to be held as it was held last.
     pub(super) fn converted(&mut self, to: Conversion) {
-        for (_, mode) in &mut self.wants {
+        // Nothing else can be converted.
+        if let [(_, mode @ (Mode::Exclusive | Mode::Shared))] = &mut self.wants[..] {
             *mode = match to {
                 Conversion::Downgrade => Mode::Shared,
                 Conversion::Upgrade => Mode::Exclusive,

@@ -6,7 +6,7 @@ use lmx_core::broker::{BrokerConfig, ConnectionId};
 use lmx_core::wire::{AcquireFields, Answer, Command, Reply, SeqBuf, WantFields, frame};
 use lmx_core::{FencingToken, Instant, Mode, Wait};
 
-use crate::behaviour::{ask, grants};
+use crate::behaviour::{ask, ask_frame, grants};
 use crate::peer::{World, request_id};
 
 const WINDOW: Duration = Duration::from_secs(4);
@@ -383,4 +383,49 @@ fn no_answer_is_longer_than_a_frame_however_many_hold() {
         // All but what the rest of the answer may need.
         assert!((5..50).contains(&shown), "{shown}: {command:?}");
     }
+}
+
+/// All in one go: the keys are where they were when that is over.
+#[test]
+fn a_page_of_keys_looks_at_a_bounded_number_of_places() {
+    const KEYS: u32 = 2500;
+    let mut world = World::new(BrokerConfig::default());
+    world.join("a", WINDOW);
+    let mut burst = Vec::new();
+    for id in 0..u128::from(KEYS) {
+        burst.extend(ask_frame(
+            &mut world,
+            "a",
+            id,
+            &id.to_le_bytes(),
+            Mode::Exclusive,
+        ));
+    }
+    world.write("a", &burst);
+    assert_eq!(grants(&mut world, "a").len() as u32, KEYS);
+    let mut burst = Vec::new();
+    for id in 0..u128::from(KEYS - 1) {
+        let id = request_id(id);
+        burst.extend(world.frame("a", Command::Release { id }));
+    }
+    world.write("a", &burst);
+    world.read("a", |_| {});
+    let mut pages = Vec::new();
+    for start in [0, 1024, 2048, KEYS, u32::MAX] {
+        world.send("a", Command::List { start });
+        world.read("a", |reply| {
+            let Answer::Listed(page) = reply.body else {
+                panic!("{reply:?}");
+            };
+            pages.push((page.keys.iter().count(), page.next));
+        });
+    }
+    let expected = [
+        (0, Some(1024)),
+        (0, Some(2048)),
+        (1, None),
+        (0, None),
+        (0, None),
+    ];
+    assert_eq!(pages, expected);
 }

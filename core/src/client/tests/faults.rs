@@ -373,6 +373,43 @@ fn a_release_that_was_asked_before_a_restart_is_a_release() {
 }
 
 #[test]
+fn a_downgrade_whose_answer_was_lost_is_one_after_a_restart() {
+    let mut world = World::new();
+    // The other is the first to come back.
+    let (two, one) = (world.client(), world.client());
+    world.acquire(one, leased(1));
+    world.granted(one, 1);
+    let mut second = leased(2);
+    second.wants[0].1 = Mode::Shared;
+    world.acquire(two, second);
+    world.run();
+    // The broker hears of it, and the connection is lost before its answer.
+    let node = &mut world.nodes[one];
+    let connection = node.connection.take().expect("it is connected");
+    node.client.convert(world.now, id(1), Conversion::Downgrade);
+    let asked = node.client.output().to_vec();
+    world.broker.handle_input(world.now, connection, &asked);
+    world.broker.handle_disconnect(world.now, connection);
+    node.client.handle_disconnected(world.now);
+    // The other shares it, and hears that.
+    let node = &mut world.nodes[two];
+    let connection = node.connection.expect("it is connected");
+    let told = world.broker.output(connection).to_vec();
+    node.client.handle_input(world.now, &told);
+    assert!(node.client.held(world.now, id(2)).is_some());
+    world.restart(ms(5000), 1000);
+    world.pass(ms(100));
+    assert!(matches!(
+        world.answers(one)[..],
+        [ClientEvent::Converted { result: Ok(_), .. }]
+    ));
+    for (client, number) in [(one, 1), (two, 2)] {
+        let held = world.nodes[client].client.held(world.now, id(number));
+        assert!(held.is_some(), "{number}");
+    }
+}
+
+#[test]
 fn holds_are_reclaimed_from_a_broker_that_restarted() {
     let mut world = World::new();
     let (one, two) = (world.client(), world.client());
