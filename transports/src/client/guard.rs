@@ -156,14 +156,20 @@ impl Guard {
     }
 
     /// From shared to exclusive, as soon as all others have given it back; before all who
-    /// wait. Until then it stays shared.
+    /// wait. Until then it stays shared, and for good if this is dropped before.
     ///
     /// # Errors
     ///
     /// When it is lost, or the broker refuses: at once, if another holder already waits to
     /// upgrade.
     pub async fn upgrade(&mut self) -> Result<(), ConvertError> {
-        self.convert(Conversion::Upgrade).await
+        let mut upgrade = Upgrade {
+            guard: self,
+            ended: false,
+        };
+        let result = upgrade.guard.convert(Conversion::Upgrade).await;
+        upgrade.ended = true;
+        result
     }
 
     async fn convert(&mut self, to: Conversion) -> Result<(), ConvertError> {
@@ -207,6 +213,22 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if self.releases {
             self.slot.begin_release();
+        }
+    }
+}
+
+/// Withdraws an upgrade whose outcome nobody has heard of.
+struct Upgrade<'g> {
+    guard: &'g mut Guard,
+    ended: bool,
+}
+
+impl Drop for Upgrade<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let withdraw = Conversion::Downgrade;
+            let slot = &self.guard.slot;
+            slot.act(|state, now, id| state.machine.convert(now, id, withdraw));
         }
     }
 }

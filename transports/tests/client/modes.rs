@@ -6,6 +6,7 @@ use std::time::Duration;
 use lmx_core::client::Loss;
 use lmx_core::table::AcquireError;
 use lmx_transports::LockError;
+use smol::future::poll_once;
 
 use super::faults::through;
 use super::proxy::Proxy;
@@ -101,6 +102,48 @@ fn a_hold_is_downgraded_and_upgraded() {
             .try_now()
             .await
             .expect_err("it is held alone");
+    });
+}
+
+#[test]
+fn an_upgrade_that_nobody_waits_for_any_more_is_withdrawn() {
+    run(async {
+        let broker = broker().await;
+        let client = connect(&broker).await;
+        let mut one = client.lock("key").shared().await.expect("free");
+        let two = client.lock("key").shared().await.expect("shared");
+        let upgrade = one.upgrade();
+        assert!(poll_once(upgrade).await.is_none());
+        // Nobody has to wait for it, neither now nor once it could be had.
+        let three = client.lock("key").shared().wait_forever().await;
+        three.expect("shared").release().await.expect("held");
+        two.release().await.expect("held");
+        let four = client.lock("key").shared().try_now().await;
+        four.expect("shared").release().await.expect("held");
+        one.upgrade().await.expect("nobody else has it");
+    });
+}
+
+/// They follow each other so closely that the first is not answered when the second is asked.
+#[test]
+fn an_upgrade_after_a_downgrade_that_was_dropped_waits_for_those_who_share_it() {
+    run(async {
+        let broker = broker().await;
+        let client = connect(&broker).await;
+        let mut one = client.lock("key").await.expect("free");
+        let two = client.lock("key").shared().wait_forever().into_future();
+        let mut two = Box::pin(two);
+        assert!(poll_once(&mut two).await.is_none());
+        until(&client, "key", 1, 1).await;
+        let _ = poll_once(one.downgrade()).await;
+        let mut upgrade = Box::pin(one.upgrade());
+        assert!(poll_once(&mut upgrade).await.is_none());
+        let two = two.await.expect("shared");
+        // What the broker has said by now it has said of the upgrade, too.
+        client.ping().await.expect("an answer");
+        assert!(poll_once(&mut upgrade).await.is_none());
+        two.release().await.expect("held");
+        upgrade.await.expect("nobody else has it");
     });
 }
 
