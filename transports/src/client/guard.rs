@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lmx_core::client::{Held, Loss};
 use lmx_core::table::Conversion;
-use lmx_core::{FencingToken, RequestId};
+use lmx_core::{FencingToken, Mode, RequestId};
 
 use super::error::{ConvertError, ReleaseError, RenewError};
 use super::lead::Place;
@@ -25,6 +25,8 @@ pub struct Guard {
     slot: SlotRef,
     keys: Vec<Box<[u8]>>,
     first: Held,
+    /// Whether others may hold it, too.
+    is_shared: bool,
     /// Whether dropping it gives the lock back.
     releases: bool,
 }
@@ -41,10 +43,11 @@ impl fmt::Debug for Guard {
 }
 
 impl Guard {
-    pub(super) fn new(slot: SlotRef, keys: Vec<Box<[u8]>>, first: Held) -> Self {
+    pub(super) fn new(slot: SlotRef, wants: Vec<(Box<[u8]>, Mode)>, first: Held) -> Self {
         Self {
             slot,
-            keys,
+            is_shared: wants.iter().any(|(_, mode)| *mode == Mode::Shared),
+            keys: wants.into_iter().map(|(key, _)| key).collect(),
             first,
             releases: true,
         }
@@ -152,6 +155,8 @@ impl Guard {
     ///
     /// When it is lost, or the broker refuses.
     pub async fn downgrade(&mut self) -> Result<(), ConvertError> {
+        // Whether or not anybody hears of it.
+        self.is_shared = true;
         self.convert(Conversion::Downgrade).await
     }
 
@@ -164,11 +169,12 @@ impl Guard {
     /// upgrade.
     pub async fn upgrade(&mut self) -> Result<(), ConvertError> {
         let mut upgrade = Upgrade {
+            is_withdrawn: self.is_shared,
             guard: self,
-            ended: false,
         };
         let result = upgrade.guard.convert(Conversion::Upgrade).await;
-        upgrade.ended = true;
+        upgrade.is_withdrawn = false;
+        upgrade.guard.is_shared &= result.is_err();
         result
     }
 
@@ -217,15 +223,16 @@ impl Drop for Guard {
     }
 }
 
-/// Withdraws an upgrade whose outcome nobody has heard of.
+/// An upgrade whose outcome nobody has heard of.
 struct Upgrade<'g> {
     guard: &'g mut Guard,
-    ended: bool,
+    /// Whether dropping it leaves the lock shared: not what was exclusive before.
+    is_withdrawn: bool,
 }
 
 impl Drop for Upgrade<'_> {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.is_withdrawn {
             let withdraw = Conversion::Downgrade;
             let slot = &self.guard.slot;
             slot.act(|state, now, id| state.machine.convert(now, id, withdraw));

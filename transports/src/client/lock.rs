@@ -207,7 +207,7 @@ enum Stage {
     Waiting {
         place: Place,
         slot: SlotRef,
-        keys: Vec<Box<[u8]>>,
+        wants: Vec<(Box<[u8]>, Mode)>,
         wait: Wait,
     },
     Done,
@@ -233,13 +233,13 @@ impl Future for LockFuture {
         };
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
         let Stage::Waiting {
-            slot, keys, wait, ..
+            slot, wants, wait, ..
         } = stage
         else {
             unreachable!("it was waiting");
         };
         Poll::Ready(match outcome {
-            Ok(held) => Ok(Guard::new(slot, keys, held)),
+            Ok(held) => Ok(Guard::new(slot, wants, held)),
             Err(end) => Err(self.failure(end, wait)),
         })
     }
@@ -250,7 +250,7 @@ impl LockFuture {
         let Stage::New(mut request) = std::mem::replace(&mut self.stage, Stage::Done) else {
             unreachable!("it was new");
         };
-        let keys = request.wants.iter().map(|(key, _)| key.clone()).collect();
+        let wants = request.wants.clone();
         let wait = request.wait;
         let shared = &self.client.handle.shared;
         let id = shared.with(|state, now| {
@@ -267,7 +267,7 @@ impl LockFuture {
         self.stage = Stage::Waiting {
             place: slot.place(),
             slot,
-            keys,
+            wants,
             wait,
         };
         Ok(())

@@ -124,6 +124,32 @@ fn an_upgrade_that_nobody_waits_for_any_more_is_withdrawn() {
     });
 }
 
+#[test]
+fn an_upgrade_of_what_is_exclusive_already_may_be_dropped() {
+    run(async {
+        let broker = broker().await;
+        let client = connect(&broker).await;
+        let mut one = client.lock("key").await.expect("free");
+        assert!(poll_once(one.upgrade()).await.is_none());
+        client.ping().await.expect("an answer");
+        let refused = client.lock("key").shared().try_now().await;
+        assert!(
+            matches!(refused, Err(LockError::Busy { .. })),
+            "{refused:?}"
+        );
+        // The same after a downgrade and an upgrade.
+        one.downgrade().await.expect("held");
+        one.upgrade().await.expect("nobody else has it");
+        let _ = poll_once(one.upgrade()).await;
+        client.ping().await.expect("an answer");
+        let refused = client.lock("key").shared().try_now().await;
+        assert!(
+            matches!(refused, Err(LockError::Busy { .. })),
+            "{refused:?}"
+        );
+    });
+}
+
 /// They follow each other so closely that the first is not answered when the second is asked.
 #[test]
 fn an_upgrade_after_a_downgrade_that_was_dropped_waits_for_those_who_share_it() {
