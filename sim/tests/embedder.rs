@@ -12,6 +12,10 @@ mod brokers;
 mod buffers;
 #[path = "embedder/clients.rs"]
 mod clients;
+#[path = "embedder/conversions.rs"]
+mod conversions;
+#[path = "embedder/forgotten.rs"]
+mod forgotten;
 #[path = "embedder/frames.rs"]
 mod frames;
 #[path = "embedder/kept.rs"]

@@ -308,3 +308,21 @@ fn who_allows_more_holders_lets_those_in_who_wait_already() {
     assert_eq!(second.told(&mut world), ["granted 2 2"]);
     assert_eq!(third.told(&mut world)[1..], ["queued 3"]);
 }
+
+#[test]
+fn a_page_of_keys_looks_at_a_bounded_number_of_places() {
+    let mut world = World::ephemeral(BrokerConfig::default());
+    let mut peer = world.hello(None);
+    for id in 0..1100 {
+        peer.asks(&mut world, Ask::new(id, &[&id.to_string()]));
+    }
+    for id in 0..1099 {
+        peer.releases(&mut world, id);
+    }
+    peer.told(&mut world);
+    for (start, keys, next) in [(0, 0, Some(1024)), (1024, 1, None), (77, 1, None)] {
+        peer.send(&mut world, Command::List { start });
+        let told = peer.told(&mut world);
+        assert_eq!(told, [format!("listed {keys}, then {next:?}")]);
+    }
+}

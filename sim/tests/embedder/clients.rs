@@ -29,15 +29,17 @@ const fn at(millis: u64) -> Instant {
 }
 
 /// A client, and what is said to it.
-struct Script {
-    client: Client,
-    now: Instant,
+pub(crate) struct Script {
+    pub(crate) client: Client,
+    pub(crate) now: Instant,
     /// Tags of the commands that were sent and are not answered, oldest first.
     asked: Vec<u32>,
+    /// Of the broker.
+    incarnation: u64,
 }
 
 impl Script {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let config = ClientConfig {
             resume_window: ms(600_000),
             drift_ppm_max: 100_000,
@@ -47,6 +49,7 @@ impl Script {
             client: Client::new(at(0), config),
             now: at(0),
             asked: Vec::new(),
+            incarnation: 1,
         };
         script.connect(Resumed::New);
         assert_eq!(script.events(), [ClientEvent::Connected]);
@@ -58,9 +61,10 @@ impl Script {
         self.client.handle_connected(self.now);
         self.client.consume_output(4);
         assert_eq!(self.sent(), ["hello"]);
+        self.incarnation += u64::from(resumed == Resumed::Restarted);
         self.answers(Answer::Welcome(Welcome {
             ticket: Ticket {
-                incarnation: 1,
+                incarnation: self.incarnation,
                 session: SessionId::from_u64(1),
                 secret: [1; 16],
             },
@@ -72,7 +76,7 @@ impl Script {
         }));
     }
 
-    fn reconnect(&mut self, resumed: Resumed) {
+    pub(crate) fn reconnect(&mut self, resumed: Resumed) {
         self.client.handle_disconnected(self.now);
         self.client.reconnect(self.now);
         self.asked.clear();
@@ -80,7 +84,7 @@ impl Script {
     }
 
     /// What it has sent, by the names of the commands.
-    fn sent(&mut self) -> Vec<String> {
+    pub(crate) fn sent(&mut self) -> Vec<String> {
         let output = self.client.output().to_vec();
         self.client.consume_output(output.len());
         let (mut rest, mut names) = (&output[..], Vec::new());
@@ -90,6 +94,10 @@ impl Script {
             names.push(match request.body {
                 Command::Hello(_) => "hello".to_owned(),
                 Command::Renew { lease, .. } => format!("renew {lease:?}"),
+                Command::Reclaim { request, .. } => {
+                    let want = request.wants.iter().next().expect("a key").expect("a want");
+                    format!("reclaim {:?}", want.mode).to_lowercase()
+                }
                 other => {
                     let shown = format!("{other:?}");
                     let name = shown.split([' ', '(']).next();
@@ -109,26 +117,26 @@ impl Script {
     }
 
     /// To the oldest command that is not answered.
-    fn answers(&mut self, body: Answer<'_>) {
+    pub(crate) fn answers(&mut self, body: Answer<'_>) {
         let tag = self.asked.remove(0);
         self.says(tag, body);
     }
 
     /// To nothing that was asked.
-    fn tells(&mut self, body: Answer<'_>) {
+    pub(crate) fn tells(&mut self, body: Answer<'_>) {
         self.says(0, body);
     }
 
-    fn events(&mut self) -> Vec<ClientEvent> {
+    pub(crate) fn events(&mut self) -> Vec<ClientEvent> {
         std::iter::from_fn(|| self.client.poll_event()).collect()
     }
 
-    fn acquire(&mut self, request: LockRequest) {
+    pub(crate) fn acquire(&mut self, request: LockRequest) {
         self.client.acquire(self.now, request).expect("a fresh id");
         assert_eq!(self.sent(), ["acquire"]);
     }
 
-    fn hold(&mut self, request: LockRequest, until: Option<Instant>) {
+    pub(crate) fn hold(&mut self, request: LockRequest, until: Option<Instant>) {
         self.acquire(request);
         let grant = self.grant(until);
         self.answers(grant);
@@ -146,7 +154,7 @@ impl Script {
         }
     }
 
-    fn pass(&mut self, span: Duration) {
+    pub(crate) fn pass(&mut self, span: Duration) {
         self.now = self.now + span;
         self.client.handle_timeout(self.now);
     }

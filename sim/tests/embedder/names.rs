@@ -9,11 +9,11 @@ const UUID: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
 impl Lines {
     /// Whether it is granted: true, false, or nothing yet.
-    fn locks(&self, world: &mut World, id: &str, key: &str) -> Option<bool> {
+    pub(super) fn locks(&self, world: &mut World, id: &str, key: &str) -> Option<bool> {
         self.asks(world, id, key, "")
     }
 
-    fn asks(&self, world: &mut World, id: &str, key: &str, more: &str) -> Option<bool> {
+    pub(super) fn asks(&self, world: &mut World, id: &str, key: &str, more: &str) -> Option<bool> {
         let line = format!(
             "{{\"type\":\"lock\",\"uuid\":\"{id}\",\"key\":\"{key}\",\"pid\":1,\"retryCount\":0,\"ttl\":null{more}}}"
         );
@@ -21,7 +21,7 @@ impl Lines {
         self.is_acquired(world, id, key)
     }
 
-    fn is_acquired(&self, world: &mut World, id: &str, key: &str) -> Option<bool> {
+    pub(super) fn is_acquired(&self, world: &mut World, id: &str, key: &str) -> Option<bool> {
         let told = self.told(world);
         if told.is_empty() {
             return None;
@@ -33,7 +33,7 @@ impl Lines {
         Some(told.contains("\"acquired\":true"))
     }
 
-    fn unlocks(&self, world: &mut World, id: &str, key: &str) -> bool {
+    pub(super) fn unlocks(&self, world: &mut World, id: &str, key: &str) -> bool {
         let line =
             format!("{{\"type\":\"unlock\",\"uuid\":\"u\",\"_uuid\":\"{id}\",\"key\":\"{key}\"}}");
         self.says(world, &line);
@@ -41,12 +41,12 @@ impl Lines {
     }
 
     /// Says `kind` of the lock under this id on this key.
-    fn notes(&self, world: &mut World, kind: &str, id: &str, key: &str) {
+    pub(super) fn notes(&self, world: &mut World, kind: &str, id: &str, key: &str) {
         let line = format!("{{\"type\":\"{kind}\",\"uuid\":\"{id}\",\"key\":\"{key}\"}}");
         self.says(world, &line);
     }
 
-    fn holders(&self, world: &mut World, key: &str) -> String {
+    pub(super) fn holders(&self, world: &mut World, key: &str) -> String {
         self.notes(world, "lock-info-request", "i", key);
         let told = self.told(world);
         let (_, rest) = told.split_once("\"lockholderUUIDs\":").expect(&told);
@@ -54,7 +54,7 @@ impl Lines {
     }
 }
 
-fn world() -> (World, [Lines; 3]) {
+pub(super) fn world() -> (World, [Lines; 3]) {
     let mut world = World::ephemeral(BrokerConfig::default());
     let lines = [(); 3].map(|()| world.lines());
     (world, lines)
@@ -67,7 +67,7 @@ fn holder(world: &World, key: &str) -> RequestId {
     view.holders().next().expect("it is held").id()
 }
 
-fn waiters(world: &World, key: &str) -> u32 {
+pub(super) fn waiters(world: &World, key: &str) -> u32 {
     let key = Key::new(key.as_bytes(), 8).expect("short enough");
     let view = world.broker.table().inspect(key);
     view.map_or(0, |view| view.waiters_len())

@@ -315,6 +315,9 @@ fn words(answer: &Answer<'_>) -> String {
         Answer::CancelRefused { error, .. } => format!("{error:?}"),
         Answer::ConvertRefused { error, .. } => format!("{error:?}"),
         Answer::Busy { holders, .. } => format!("busy, {} named", holders.iter().count()),
+        Answer::Listed(page) => {
+            format!("listed {}, then {:?}", page.keys.iter().count(), page.next)
+        }
         Answer::Inspected { key, requests } => {
             let all = key.holders + key.waiters;
             format!("{} of {all}", requests.iter().count())
