@@ -7,11 +7,14 @@ use super::names::{waiters, world};
 use super::world::{Lines, World};
 
 /// After so long it is asked whether a grant is still wanted.
-const ASKED_AFTER: Duration = Duration::from_millis(500);
+const ASKED_AFTER_MS: u64 = 500;
 /// Who does not answer that for so long has not forgotten it.
-const ANSWERED_WITHIN: Duration = Duration::from_millis(4500);
-const MILLI: Duration = Duration::from_millis(1);
+const ANSWERED_WITHIN_MS: u64 = 4500;
 const NO_WARNING: &str = "\"unlocked\":true}";
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
 
 /// What only Node clients say: those that confirm what they get.
 const OF_NODE: &str = ",\"keepLocksAfterDeath\":false,\"rwStatus\":null,\"max\":null";
@@ -64,9 +67,9 @@ fn who_has_forgotten_one_is_asked_about_the_next_at_once_until_it_keeps_one() {
     }
     assert!(a.unlocks(&mut world, "a1", "k"));
     assert_eq!(b.is_asked(&mut world), None);
-    world.later(ASKED_AFTER - MILLI);
+    world.later(ms(ASKED_AFTER_MS - 1));
     assert_eq!(b.is_asked(&mut world), None);
-    world.later(MILLI);
+    world.later(ms(1));
     let question = b.is_asked(&mut world).expect("it has not confirmed");
     // Nothing is taken back unasked, and not by an answer to something else.
     b.denies(&mut world, "other");
@@ -82,9 +85,9 @@ fn who_has_forgotten_one_is_asked_about_the_next_at_once_until_it_keeps_one() {
     assert_eq!(b.holders(&mut world, "k"), "[\"b3\"]");
     // It is there: of the next one it is asked when the time has come.
     assert!(b.unlocks(&mut world, "b3", "k"));
-    world.later(ASKED_AFTER - MILLI);
+    world.later(ms(ASKED_AFTER_MS - 1));
     assert_eq!(b.is_asked(&mut world), None);
-    world.later(MILLI);
+    world.later(ms(1));
     assert!(b.is_asked(&mut world).is_some());
 }
 
@@ -96,19 +99,19 @@ fn who_does_not_answer_keeps_what_it_was_asked_about() {
     assert_eq!(c.locks(&mut world, "c1", "other"), Some(true));
     assert!(a.unlocks(&mut world, "a1", "k"));
     b.told(&mut world);
-    world.later(ASKED_AFTER);
+    world.later(ms(ASKED_AFTER_MS));
     let question = b.is_asked(&mut world).expect("it has not confirmed");
-    world.later(ANSWERED_WITHIN - MILLI);
+    world.later(ms(ANSWERED_WITHIN_MS - 1));
     // What is granted meanwhile is not what it was asked about.
     assert_eq!(b.asks(&mut world, "b2", "other", OF_NODE), Some(false));
     assert!(c.unlocks(&mut world, "c1", "other"));
     assert_eq!(b.is_asked(&mut world), None);
-    world.later(MILLI);
+    world.later(ms(1));
     assert_eq!(b.is_asked(&mut world), None);
     b.denies(&mut world, &question);
     assert_eq!(b.holders(&mut world, "k"), "[\"b1\"]");
     // And nor is it asked of that again.
-    world.later(ASKED_AFTER);
+    world.later(ms(ASKED_AFTER_MS));
     let question = b.is_asked(&mut world).expect("of the second");
     b.denies(&mut world, &question);
     assert_eq!(b.holders(&mut world, "k"), "[\"b1\"]");
@@ -153,7 +156,7 @@ fn what_looks_like_a_retry_after_a_grant_that_was_confirmed_is_a_new_request() {
         if ends == "unlock" {
             assert!(a.unlocks(&mut world, &id, key));
         } else {
-            world.later(100 * MILLI);
+            world.later(ms(100));
         }
         let again = a.tries(&mut world, &id, key, 100, 1);
         assert_eq!(again, Some(is_confirmed), "{is_confirmed} {ends}");
@@ -185,7 +188,7 @@ fn who_is_still_to_be_told_is_remembered_longer_than_who_is_not() {
     let (mut world, [a, b, _]) = world();
     let expires = |world: &mut World, number| {
         assert_eq!(a.tries(world, &rival(number), "k", 100, 0), Some(true));
-        world.later(100 * MILLI);
+        world.later(ms(100));
     };
     let ends = |world: &mut World, number| {
         assert_eq!(a.locks(world, &rival(number), "k"), Some(true));
@@ -219,7 +222,7 @@ fn who_is_still_to_be_told_is_remembered_longer_than_who_is_not() {
         if place != 5 {
             let id = format!("00000000-0000-0000-0000-{place:012x}");
             assert_eq!(a.tries(&mut world, &id, "k", 100, 0), Some(true));
-            world.later(100 * MILLI);
+            world.later(ms(100));
         }
     }
     let late = b.gives_back(&mut world, &rival(0), "k");
