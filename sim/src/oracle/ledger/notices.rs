@@ -162,7 +162,12 @@ impl Ledger {
                 return None;
             }
             Said::Queued { id, .. } => {
-                if let Some(request) = self.request(id) {
+                // What is shown of a connection that the broker has given up already, for it
+                // had to wait for the disk, its session need not have heard.
+                let session = tap.session;
+                if let Some(request) = self.request(id)
+                    && request.session == session
+                {
                     request.notes.is_queued = true;
                 }
                 return None;
