@@ -168,7 +168,7 @@ impl Hold {
     /// Until when the hold is surely held, on this client's clock.
     pub(super) fn good_until(&self, view: &View, session: Option<Duration>) -> Option<Instant> {
         if let Belief::BeforeRestart { until, .. } = self.belief {
-            return until;
+            return [until, self.shortened].into_iter().flatten().min();
         }
         if planted!("believes-for-ever") {
             return None;
@@ -178,6 +178,13 @@ impl Hold {
             .map(|deadline| view.local(deadline).unwrap_or(Instant::EPOCH));
         let session = session.and_then(|window| view.since_answered(window));
         [lease, session, self.shortened].into_iter().flatten().min()
+    }
+
+    /// What was believed before a restart is believed until then at most.
+    pub(super) fn believe_no_longer(&mut self, end: Instant) {
+        if let Belief::BeforeRestart { until, .. } = &mut self.belief {
+            *until = Some(until.map_or(end, |until| until.min(end)));
+        }
     }
 
     /// When its lease ends, on this client's clock.

@@ -99,19 +99,25 @@ impl Client {
         self.send_small(now, About::Convert { nth, to }, Command::Convert { id, to });
     }
 
+    /// Reclaims the hold. Its lease is counted from when the broker hears of that: until it is
+    /// answered, no more is believed than the shortest that it may have become.
     pub(super) fn send_reclaim(&mut self, now: Instant, id: RequestId) {
-        let entry = &self.entries[&id];
-        let Phase::Held(hold) = &entry.phase else {
+        let entry = self.entries.get_mut(&id).expect("the caller has it");
+        let Phase::Held(hold) = &mut entry.phase else {
             unreachable!("only what was held is reclaimed");
         };
         let token = hold.token;
         let mut request = entry.request.clone();
-        if !request.renew
-            && let Some(until) = hold.lease_until(&self.view)
-        {
+        request.lease = if request.renew {
+            hold.lease
+        } else {
             // A lease that is not renewed is a limit: a restart does not begin it anew.
-            let left = until.saturating_duration_since(now);
-            request.lease = Some(left.max(Duration::from_nanos(1)));
+            let left = |until: Instant| until.saturating_duration_since(now);
+            let lease_until = hold.lease_until(&self.view);
+            lease_until.map(|until| left(until).max(Duration::from_nanos(1)))
+        };
+        if let Some(lease) = request.lease {
+            hold.believe_no_longer(now + self.view.less_drift(lease));
         }
         let sent = self
             .outbox

@@ -96,7 +96,8 @@ impl Script {
                 Command::Renew { lease, .. } => format!("renew {lease:?}"),
                 Command::Reclaim { request, .. } => {
                     let want = request.wants.iter().next().expect("a key").expect("a want");
-                    format!("reclaim {:?}", want.mode).to_lowercase()
+                    let lease = request.lease.map(|lease| format!(" for {lease:?}"));
+                    format!("reclaim {:?}{}", want.mode, lease.unwrap_or_default()).to_lowercase()
                 }
                 other => {
                     let shown = format!("{other:?}");
@@ -335,6 +336,75 @@ fn a_renewal_by_hand_is_answered_and_sets_the_pace() {
     let error = RenewError::NotHeld;
     script.answers(Answer::RenewRefused { id: ID, error });
     assert_eq!(script.events(), [lost(Loss::Expired)]);
+}
+
+#[test]
+fn what_is_left_of_a_limited_lease_is_believed_in_from_when_it_is_reclaimed() {
+    let mut script = Script::new();
+    let lease = Some(ms(10_000));
+    script.hold(LockRequest { lease, ..key() }, Some(at(10_000)));
+    let believed = |script: &Script| script.client.held(script.now, ID)?.good_until;
+    assert_eq!(
+        believed(&script),
+        Some(at(9000)),
+        "one clock may be a tenth too fast"
+    );
+    script.pass(ms(1000));
+    script.reconnect(Resumed::Restarted);
+    assert_eq!(script.sent(), ["reclaim exclusive for 8s"]);
+    // The next broker's may be, too, and it begins to count only now.
+    assert_eq!(believed(&script), Some(at(8200)));
+    script.pass(ms(1000));
+    script.reconnect(Resumed::Resumed);
+    assert_eq!(script.sent(), ["reclaim exclusive for 7s"]);
+    assert_eq!(
+        believed(&script),
+        Some(at(8200)),
+        "it may have heard the first time"
+    );
+    script.pass(ms(6199));
+    assert_eq!(script.events(), []);
+    script.pass(ms(1));
+    assert_eq!(script.events(), [lost(Loss::Unconfirmed)]);
+}
+
+#[test]
+fn a_lease_is_reclaimed_as_it_was_last_agreed() {
+    let limited = || LockRequest {
+        lease: Some(ms(3000)),
+        ..key()
+    };
+    for (request, renewed, reclaims) in [
+        (leased(), Some(ms(9000)), "reclaim exclusive for 9s"),
+        (leased(), None, "reclaim exclusive"),
+        // A tenth less is left of what was not over, as far as this clock shows.
+        (limited(), Some(ms(10_000)), "reclaim exclusive for 9s"),
+        (limited(), None, "reclaim exclusive"),
+    ] {
+        let mut script = Script::new();
+        script.hold(request, Some(at(3000)));
+        script.client.renew(script.now, ID, renewed);
+        assert_eq!(script.sent(), [format!("renew {renewed:?}")]);
+        let deadline = renewed.map(|lease| at(0) + lease + AHEAD);
+        script.answers(Answer::Renewed { id: ID, deadline });
+        script.reconnect(Resumed::Restarted);
+        assert_eq!(script.sent(), [reclaims]);
+    }
+}
+
+#[test]
+fn a_renewal_under_way_may_shorten_what_is_reclaimed() {
+    let mut script = Script::new();
+    script.hold(leased(), Some(at(3000)));
+    script.reconnect(Resumed::Restarted);
+    let believed = |script: &Script| script.client.held(script.now, ID)?.good_until;
+    assert_eq!(believed(&script), Some(at(2700)));
+    script.client.renew(script.now, ID, Some(ms(1000)));
+    assert_eq!(
+        script.sent(),
+        ["reclaim exclusive for 3s", "renew Some(1s)"]
+    );
+    assert_eq!(believed(&script), Some(at(900)));
 }
 
 #[test]
