@@ -182,10 +182,13 @@ impl Digest {
         for chunk in chunks {
             self.add_wide(*chunk);
         }
+        let (words, rest) = rest.as_chunks::<8>();
+        for word in words {
+            self.add(u64::from_le_bytes(*word));
+        }
         if !rest.is_empty() {
-            let mut last = [0; 16];
-            last[..rest.len()].copy_from_slice(rest);
-            self.add_wide(last);
+            let shift_in = |word, byte: &u8| word << 8 | u64::from(*byte);
+            self.add(rest.iter().fold(0, shift_in));
         }
     }
 

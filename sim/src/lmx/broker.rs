@@ -330,8 +330,8 @@ impl Driver<'_> {
             // It knows what time it is before it is looked at.
             self.catch_up();
             self.look();
-            self.serve(conn, id);
-            self.after_broker();
+            let is_seen = self.serve(conn, id);
+            self.after_broker_seen(is_seen);
         }
     }
 
@@ -355,12 +355,17 @@ impl Driver<'_> {
 
     /// The broker was called: judge it, write what it has to say, arm its timer.
     pub(super) fn after_broker(&mut self) {
+        self.after_broker_seen(false);
+    }
+
+    /// The same; the oracle may have looked since.
+    fn after_broker_seen(&mut self, mut is_seen: bool) {
         let now = self.now(BROKER);
         if self.broker.is_behind(now) {
             // One call, one look: with others between them it could not be told what did what.
             self.catch_up();
+            is_seen = false;
         }
-        let mut is_seen = false;
         for turn in 0.. {
             if !is_seen {
                 self.look();
@@ -496,7 +501,8 @@ impl Driver<'_> {
         let half = self.setup.frame_bytes_max as usize / 2;
         let was_more = output.len() > half || !broker.is_durable();
         let is_room = was_more && output.len() - taken <= half;
-        let may_go_on = is_room || broker.is_closing(id) || Ledger::is_over(tap);
+        let may_go_on =
+            (is_room || broker.is_closing(id) || Ledger::is_over(tap)) && !broker.wants_input(id);
         if may_go_on {
             self.ledger.goes_on();
         }

@@ -353,7 +353,7 @@ impl Driver<'_> {
         }
     }
 
-    /// A client was called, or there is room in its pipe: see what it wants.
+    /// A client was called: see what it wants.
     pub(super) fn after_client(&mut self, node: NodeId) {
         if !self.engine.world.is_running(node) {
             return;
@@ -362,6 +362,14 @@ impl Driver<'_> {
             ClientNode::Native(_) => self.after_native(node),
             ClientNode::Dialect(_) | ClientNode::Scripted(_) => self.write_lines(node),
             ClientNode::Hostile(_) => self.after_hostile(node),
+        }
+    }
+
+    /// There is room in a client's pipe: what is left of its output is written.
+    pub(super) fn client_writes_on(&mut self, node: NodeId) {
+        match self.client(node) {
+            ClientNode::Native(native) if native.client.output().is_empty() => {}
+            _ => self.after_client(node),
         }
     }
 

@@ -193,7 +193,7 @@ impl Driver<'_> {
             return;
         }
         match way {
-            Way::ToBroker => self.after_client(writer),
+            Way::ToBroker => self.client_writes_on(writer),
             Way::ToClient => self.write_on(conn),
         }
     }
@@ -208,9 +208,8 @@ impl Driver<'_> {
         if count < 2 || (cut_ppm == 0 && !slow) {
             return (count, None);
         }
-        let draws = world
-            .draws
-            .of(0x6375_7400)
+        let draws = self
+            .cut_draws
             .of(u64::from(conn) << 1 | u64::from(way == Way::ToBroker));
         if slow {
             sometimes!(self.engine.marks, ReadSlowly);

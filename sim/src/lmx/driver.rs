@@ -17,6 +17,7 @@ use crate::oracle::{Property, Violation};
 use crate::outcome::{Outcome, RunOptions};
 use crate::plan::Plan;
 use crate::plan::fault::NodeId;
+use crate::rng::Draws;
 use crate::trace::Kind;
 
 /// The broker's node.
@@ -122,6 +123,8 @@ pub(super) struct Driver<'p> {
     pub(super) broker: BrokerNode,
     pub(super) clients: Vec<ClientNode>,
     pub(super) conns: Vec<Conn>,
+    /// Where chunks are cut.
+    pub(super) cut_draws: Draws,
     /// Everybody is leaving.
     pub(super) closing: bool,
     pub(super) ledger: Ledger,
@@ -155,6 +158,7 @@ impl<'p> Driver<'p> {
             broker: BrokerNode::default(),
             clients: Vec::new(),
             conns: Vec::with_capacity(64),
+            cut_draws: engine.world.draws.of(0x6375_7400),
             closing: false,
             ledger: Ledger::new(
                 setup.keys,

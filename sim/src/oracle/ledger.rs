@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! heard.rs     what reaches the broker: noted          books.rs     what is known
+//! open.rs      what has no answer yet                  sessions.rs  who has a session, until when
 //! answers.rs   what that must be answered
 //! said.rs      what it answers: judged                 restart.rs   what must outlive it
 //! ends.rs      every end has a reason                  grants.rs    every grant is right
@@ -21,9 +22,11 @@ mod ends;
 mod grants;
 mod heard;
 mod notices;
+mod open;
 mod presence;
 mod restart;
 mod said;
+mod sessions;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -33,10 +36,11 @@ use lmx_core::{FencingToken, Key};
 
 use super::Property;
 use super::wire::{Frames, Lines};
-use answers::Expected;
 pub(crate) use answers::Limits;
-use books::{KeyBook, Place, Request, Session};
+use books::{KeyBook, Place, Request};
 use notices::Owed;
+use open::Unanswered;
+use sessions::{Session, Sessions};
 use tally::Tally;
 pub(crate) use tally::counters;
 
@@ -50,8 +54,8 @@ pub(crate) struct Tap {
     /// The same of a live-mutex client.
     lines: Lines,
     said: Frames,
-    /// Commands that have no answer yet, by their tags.
-    open: Vec<(u32, Open, Option<Expected>)>,
+    /// Commands that have no answer yet.
+    open: Unanswered,
     /// How many of these are to be carried out, and no mere questions.
     commands_open: u32,
     session: Option<u64>,
@@ -82,27 +86,6 @@ enum Standing {
     Refused,
 }
 
-/// What an answer is held against.
-#[derive(Debug)]
-enum Open {
-    /// A renewal of this request, for so long.
-    Renew(u128, Option<u64>),
-    /// Force on the key with this number.
-    Force {
-        key: usize,
-        /// Who held it when that was heard, and which of its holds that was.
-        holders: Vec<(u128, HoldOf)>,
-    },
-    /// A request that may begin to wait for some keys.
-    Ask {
-        id: u128,
-        keys: u64,
-    },
-    Other,
-    /// Nothing is to be carried out.
-    Question,
-}
-
 /// One of a request's holds: its token, and how often it had been put back before.
 type HoldOf = (u64, u32);
 
@@ -112,7 +95,7 @@ impl Tap {
             heard: Frames::new(true, frame_bytes_max),
             lines: Lines::default(),
             said: Frames::new(false, frame_bytes_max),
-            open: Vec::new(),
+            open: Unanswered::default(),
             commands_open: 0,
             session: None,
             is_bound: false,
@@ -132,7 +115,7 @@ impl Tap {
 pub(crate) struct Ledger {
     keys: Vec<KeyBook>,
     requests: Vec<Request>,
-    sessions: Vec<Session>,
+    sessions: Sessions,
     token_max: u64,
     /// Operations whose holds are kept, with each token under which they held before: what
     /// the disk had when the broker died may be older than a conversion.
@@ -179,8 +162,6 @@ pub(crate) struct Ledger {
     /// The broker's time when it was last looked at in this run.
     looked_ns: Option<u64>,
     settled: u64,
-    /// Sessions whose end has come when the broker is looked at.
-    over: Vec<u64>,
     /// What is to be told unasked, and was not yet.
     owed: Vec<Owed>,
     /// Something came in another dialect.
@@ -224,7 +205,7 @@ impl Ledger {
         Self {
             keys: (0..keys).map(|key| KeyBook::new(key_name(key))).collect(),
             requests: vec![Request::default(); ops],
-            sessions: Vec::new(),
+            sessions: Sessions::default(),
             token_max: 0,
             kept: Vec::new(),
             kept_from_ns,
@@ -250,7 +231,6 @@ impl Ledger {
             pieces_asked: 0,
             looked_ns: None,
             settled: 0,
-            over: Vec::new(),
             owed: Vec::new(),
             has_lines: false,
             tally: Tally::default(),
@@ -365,7 +345,7 @@ impl Ledger {
     fn compare(&mut self, look: Look) -> Option<Verdict> {
         self.settled += 1;
         let mut verdict = self.judge_restored();
-        let others_are_over = self.note_over(look.now_ns);
+        let others_are_over = self.sessions.note_over(look.now_ns);
         self.mark_forced();
         let mut keys = std::mem::take(&mut self.keys);
         let is_due = look.now_ns >= self.due_ns || others_are_over;
@@ -391,7 +371,7 @@ impl Ledger {
             let request = &mut self.requests[at];
             (request.heard, request.front, request.again) = (false, false, None);
         }
-        self.note_due(look.now_ns);
+        self.note_due();
         let (held, waiting, _, _) = self.counts;
         let counted = self.on_pages.counted;
         if verdict.is_none() && self.complete && counted != (held, waiting) {
@@ -494,28 +474,14 @@ impl Ledger {
     }
 
     /// Notes what is due next.
-    fn note_due(&mut self, now_ns: u64) {
-        let ends = self.sessions.iter().filter_map(Session::ends_ns);
-        let first_end_ns = ends.filter(|ends| *ends > now_ns).min();
-        self.timer_ns = (self.on_pages.hold_ends_ns).min(first_end_ns.unwrap_or(u64::MAX));
+    fn note_due(&mut self) {
+        self.timer_ns = self.on_pages.hold_ends_ns.min(self.sessions.next_end_ns());
         self.due_ns = self.timer_ns.min(self.on_pages.wait_ends_ns);
     }
 
     fn session_of(&self, id: u128) -> Option<&Session> {
         let session = self.requests.get(index(id)?)?.session?;
-        self.sessions.iter().find(|other| other.id == session)
-    }
-
-    /// Notes which sessions are over. Returns whether they are others than were before.
-    fn note_over(&mut self, now_ns: u64) -> bool {
-        let ends = |session: &&Session| session.ends_ns().is_some_and(|ends| ends <= now_ns);
-        let over = (self.sessions.iter().filter(ends)).map(|session| session.id);
-        if over.clone().eq(self.over.iter().copied()) {
-            return false;
-        }
-        self.over.clear();
-        self.over.extend(over);
-        true
+        self.sessions.get(session)
     }
 
     fn session_may_be_over(&self, now_ns: u64, id: u128) -> bool {

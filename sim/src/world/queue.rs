@@ -1,53 +1,21 @@
 //! The queue of what is going to happen: a binary heap, first come first served
 //! among equals.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-#[derive(Clone, Copy, Debug)]
-struct Entry<T> {
-    at_ns: u64,
-    order: u64,
-    item: T,
-}
-
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-
-impl<T> Eq for Entry<T> {}
-
-impl<T> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-
-    /// What the heap asks for most.
-    fn le(&self, other: &Self) -> bool {
-        other.key() <= self.key()
-    }
-}
-
-impl<T> Ord for Entry<T> {
-    /// The earliest is the greatest, as the heap yields the greatest first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.key().cmp(&self.key())
-    }
-}
-
-impl<T> Entry<T> {
-    /// By time, and then by order.
-    const fn key(&self) -> u128 {
-        (self.at_ns as u128) << 64 | self.order as u128
-    }
-}
+/// Bits of a place in the heap that say which came first, and where the item is: a run has no
+/// more than 2^40 items, and of these 2^24 at one time.
+const ORDER_BITS: u32 = 40;
+const SLOT_BITS: u32 = 24;
 
 /// Items by the time they are due.
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
-    heap: BinaryHeap<Entry<T>>,
+    /// For each item its time, its order, and its slot. What is moved about is small.
+    heap: BinaryHeap<Reverse<u128>>,
+    slots: Vec<T>,
+    free: Vec<u32>,
     order: u64,
 }
 
@@ -55,26 +23,41 @@ impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self {
             heap: BinaryHeap::with_capacity(256),
+            slots: Vec::with_capacity(256),
+            free: Vec::new(),
             order: 0,
         }
     }
 }
 
-impl<T> Queue<T> {
+impl<T: Copy> Queue<T> {
     pub(crate) fn push(&mut self, at_ns: u64, item: T) {
         self.order += 1;
-        self.heap.push(Entry {
-            at_ns,
-            order: self.order,
-            item,
-        });
+        let slot = if let Some(slot) = self.free.pop() {
+            self.slots[slot as usize] = item;
+            slot
+        } else {
+            self.slots.push(item);
+            self.slots.len() as u32 - 1
+        };
+        assert!(
+            self.order >> ORDER_BITS == 0 && slot >> SLOT_BITS == 0,
+            "more happens than a run can have"
+        );
+        let low = self.order << SLOT_BITS | u64::from(slot);
+        let key = u128::from(at_ns) << 64 | u128::from(low);
+        self.heap.push(Reverse(key));
     }
 
     pub(crate) fn peek_ns(&self) -> Option<u64> {
-        self.heap.peek().map(|entry| entry.at_ns)
+        let Reverse(key) = self.heap.peek()?;
+        Some((key >> 64) as u64)
     }
 
     pub(crate) fn pop(&mut self) -> Option<(u64, T)> {
-        self.heap.pop().map(|entry| (entry.at_ns, entry.item))
+        let Reverse(key) = self.heap.pop()?;
+        let slot = key as u32 & ((1 << SLOT_BITS) - 1);
+        self.free.push(slot);
+        Some(((key >> 64) as u64, self.slots[slot as usize]))
     }
 }

@@ -1,31 +1,42 @@
 //! One book per key, one line per request: what is known of them.
 
 use lmx_core::broker::Broker;
+use lmx_core::table::RequestView;
 
 use super::notices::Notes;
 use crate::plan::Mode;
 
-/// A request, from the first time it was heard.
+/// A request, from the first time it was heard. What is looked at with every page stands
+/// together.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub(super) struct Request {
-    pub(super) asked: bool,
     /// `None` for one that came in another dialect, about which nothing was read.
     pub(super) session: Option<u64>,
+    /// In the broker's time, from when it was first seen to wait.
+    pub(super) wait_until_ns: Option<u64>,
+    /// At which look it was last counted.
+    pub(super) counted_at: u64,
+    pub(super) token: Option<u64>,
+    pub(super) asked: bool,
+    pub(super) waiting: bool,
+    /// It was asked for since the last page.
+    pub(super) heard: bool,
     pub(super) keep: bool,
+    /// Its holder is to be told when somebody waits.
+    pub(super) notifies: bool,
+    /// A release, a cancel or force was heard.
+    pub(super) may_end: bool,
+    /// What its session was told, and may be told, unasked.
+    pub(super) notes: Notes,
     /// What its label is known by.
     pub(super) label: u64,
     /// On whose behalf; zero for nobody's.
     pub(super) owner: u32,
     pub(super) lock_delay_ns: u64,
-    /// Its holder is to be told when somebody waits.
-    pub(super) notifies: bool,
     pub(super) lease_ns: Option<u64>,
     /// `None` waits for ever.
     pub(super) wait_ns: Option<u64>,
-    /// In the broker's time, from when it was first seen to wait.
-    pub(super) wait_until_ns: Option<u64>,
-    pub(super) waiting: bool,
-    pub(super) token: Option<u64>,
     pub(super) reclaimed: Option<u64>,
     /// How often its hold was put back after it had ended.
     pub(super) returns: u32,
@@ -39,26 +50,18 @@ pub(super) struct Request {
     pub(super) told_ended: Option<u64>,
     /// It must be back with this token after the restart.
     pub(super) must_return: Option<u64>,
-    /// A release, a cancel or force was heard.
-    pub(super) may_end: bool,
     /// A release or a cancel was heard.
     pub(super) given_back: bool,
-    /// What its session was told, and may be told, unasked.
-    pub(super) notes: Notes,
     /// The last renewal that was heard, and those before it that may not be carried out yet.
     pub(super) renewals: Vec<Renewal>,
     /// A conversion was heard.
     pub(super) converts: bool,
     /// It may stop waiting to be alone: that was cancelled, or a downgrade was heard.
     pub(super) may_give_up: bool,
-    /// It was asked for since the last page.
-    pub(super) heard: bool,
     /// That was to be before all who wait: live-mutex's retries and `force` are.
     pub(super) front: bool,
     /// It was asked for since the last page though it waited or held on that one.
     pub(super) again: Option<Ask>,
-    /// At which look it was last counted.
-    pub(super) counted_at: u64,
 }
 
 /// What a request begins with.
@@ -132,44 +135,6 @@ impl Renewal {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Session {
-    pub(super) id: u64,
-    /// The run of the broker that opened it.
-    pub(super) incarnation: u64,
-    pub(super) window_ns: u64,
-    /// When it lost its connection.
-    pub(super) lost_ns: Option<u64>,
-    /// It was ended for good.
-    pub(super) ended: bool,
-    /// A connection has asked to go on with it, and was not answered yet.
-    pub(super) resuming: bool,
-    /// How many connections have asked that: only the last of them matters.
-    pub(super) resumes: u32,
-    /// It lost its connection at some time before `lost_ns`: before the client was shown
-    /// that it was there.
-    pub(super) vague: bool,
-}
-
-impl Session {
-    /// When it ends unless it is resumed.
-    pub(super) fn ends_ns(&self) -> Option<u64> {
-        let lost_ns = self.lost_ns.filter(|_| !self.resuming && !self.vague)?;
-        Some(if self.ended {
-            lost_ns
-        } else {
-            lost_ns.saturating_add(self.window_ns)
-        })
-    }
-
-    /// Whether it may have ended by `now_ns`.
-    pub(super) fn may_be_over(&self, now_ns: u64) -> bool {
-        self.lost_ns.is_some_and(|lost| {
-            self.vague || self.ended || lost.saturating_add(self.window_ns) <= now_ns
-        })
-    }
-}
-
 /// Who holds or waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -188,7 +153,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn read(request: &lmx_core::table::RequestView<'_>) -> Self {
+    fn read(request: &RequestView<'_>) -> Self {
         let grant = request.grant();
         Self {
             id: request.id().as_u128(),
@@ -202,6 +167,24 @@ impl Place {
                 .map(lmx_core::Instant::as_nanos),
             is_upgrading: request.is_upgrading(),
         }
+    }
+
+    /// Whether the broker shows the request as it is known here: what would be read is the same.
+    fn is_still(&self, request: &RequestView<'_>) -> bool {
+        let holds_as_before = || match request.grant() {
+            None => self.token == 0 && self.deadline_ns.is_none(),
+            Some(grant) => {
+                let deadline_ns = grant.deadline.map(lmx_core::Instant::as_nanos);
+                self.token == grant.token.as_u64() && self.deadline_ns == deadline_ns
+            }
+        };
+        self.id == request.id().as_u128()
+            && self.since_ns == request.since().as_nanos()
+            && holds_as_before()
+            && self.session == request.session().map(lmx_core::SessionId::as_u64)
+            && self.keep == request.keep()
+            && self.is_upgrading == request.is_upgrading()
+            && self.mode == mode(request.mode())
     }
 
     /// Whether the other place, which is seen at `now_ns`, is what became of this one, and not
@@ -284,48 +267,19 @@ impl KeyBook {
             self.differs = !old.is_empty();
             return;
         };
-        let holders = view.holders_len() as usize;
         new.capacity = view.capacity();
         new.delayed_until_ns = view.delayed_until().map(lmx_core::Instant::as_nanos);
-        let mut differs =
-            new.capacity != old.capacity || new.delayed_until_ns != old.delayed_until_ns;
-        let (mut seen, mut next) = (0, 0);
-        for request in view.holders().chain(view.waiters()) {
-            let place = Place::read(&request);
-            let is_waiter = seen >= holders;
-            if seen == holders {
-                next = 0;
-            }
-            let before = if is_waiter {
-                &old.waiters
-            } else {
-                &old.holders
-            };
-            // As it was, or behind one that is gone.
-            let known = (next..next + 2).find(|known| before.get(*known) == Some(&place));
-            next = known.map_or(next, |known| known + 1);
-            let nth = if is_waiter { seen - holders } else { seen };
-            if !differs && known != Some(nth) {
-                differs = true;
-                new.begin_as(old, seen, holders);
-            }
-            seen += 1;
-            if differs {
-                let places = if is_waiter {
-                    &mut new.waiters
-                } else {
-                    &mut new.holders
-                };
-                // To copy what has long been there is cheaper than what was just made.
-                match known {
-                    Some(known) => places.push(before[known]),
-                    None => places.push(place),
-                }
-            }
+        let holders_differ = read_on(&old.holders, view.holders(), &mut new.holders);
+        let waiters_differ = read_on(&old.waiters, view.waiters(), &mut new.waiters);
+        let differs = holders_differ
+            || waiters_differ
+            || new.capacity != old.capacity
+            || new.delayed_until_ns != old.delayed_until_ns;
+        if differs && !holders_differ {
+            new.holders.extend_from_slice(&old.holders);
         }
-        if !differs && seen < old.places().count() {
-            differs = true;
-            new.begin_as(old, seen, holders);
+        if differs && !waiters_differ {
+            new.waiters.extend_from_slice(&old.waiters);
         }
         self.differs = differs;
         self.capacity = new.capacity.unwrap_or(self.capacity);
@@ -453,15 +407,6 @@ impl Page {
         nobody && self.capacity.is_none() && self.delayed_until_ns.is_none()
     }
 
-    /// The first so many places are those of another page, and among them no more holders than
-    /// that.
-    fn begin_as(&mut self, other: &Self, count: usize, holders: usize) {
-        let holders = count.min(holders);
-        self.holders.extend_from_slice(&other.holders[..holders]);
-        self.waiters
-            .extend_from_slice(&other.waiters[..count - holders]);
-    }
-
     fn clear(&mut self) {
         self.holders.clear();
         self.waiters.clear();
@@ -507,6 +452,41 @@ pub(super) const fn excludes(one: Mode, other: Mode) -> bool {
         (one, other),
         (Mode::Shared, Mode::Shared) | (Mode::Semaphore { .. }, Mode::Semaphore { .. })
     )
+}
+
+/// Reads requests whose places were `old`. Returns whether they are others by now; only then are
+/// they put into `new`.
+fn read_on<'a>(
+    old: &[Place],
+    requests: impl Iterator<Item = RequestView<'a>>,
+    new: &mut Vec<Place>,
+) -> bool {
+    let (mut seen, mut next, mut differs) = (0, 0, false);
+    for request in requests {
+        // As it was, or behind one that is gone.
+        let mut at = next;
+        let known = loop {
+            match old.get(at) {
+                Some(place) if place.is_still(&request) => break Some(at),
+                Some(_) if at == next => at += 1,
+                _ => break None,
+            }
+        };
+        if !differs && known != Some(seen) {
+            differs = true;
+            new.extend_from_slice(&old[..seen]);
+        }
+        if differs {
+            new.push(known.map_or_else(|| Place::read(&request), |known| old[known]));
+        }
+        next = known.map_or(next, |known| known + 1);
+        seen += 1;
+    }
+    if !differs && seen < old.len() {
+        differs = true;
+        new.extend_from_slice(&old[..seen]);
+    }
+    differs
 }
 
 /// The core's mode as the simulator's.

@@ -1,7 +1,8 @@
 //! Every hold and wait that ended has a reason.
 
-use super::books::{KeyBook, Place, Session};
+use super::books::{KeyBook, Place};
 use super::notices::Note;
+use super::sessions::Session;
 use super::{Ledger, Look, Verdict, index, name};
 use crate::oracle::Property;
 
@@ -124,16 +125,15 @@ impl Ledger {
             let Some(request) = index(gone.id).and_then(|at| self.requests.get(at)) else {
                 continue;
             };
+            if request.lock_delay_ns == 0 {
+                continue;
+            }
             let by_itself = !request.may_end && !book.forced && !self.said_goodbye(gone.id);
             let session = self.session_of(gone.id);
             // Nobody knows when such a session ended.
             let vague = session.is_some_and(|session| session.vague);
             let now = book.now().holder(gone.id);
-            if request.lock_delay_ns > 0
-                && by_itself
-                && !vague
-                && now.is_none_or(|now| !gone.goes_on_as(now, now_ns))
-            {
+            if by_itself && !vague && now.is_none_or(|now| !gone.goes_on_as(now, now_ns)) {
                 // The broker may have been paused when it was due.
                 let session_ends_ns = session.and_then(Session::ends_ns);
                 let due_ns = gone.deadline_ns.into_iter().chain(session_ends_ns);

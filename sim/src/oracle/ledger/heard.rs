@@ -2,7 +2,8 @@
 
 use super::answers::{Expected, label_hash};
 use super::books::{Ask, KeyBook, Renewal, Request};
-use super::{Ledger, Open, Standing, Tap, index};
+use super::open::Open;
+use super::{Ledger, Standing, Tap, index};
 use crate::oracle::wire::{Asked, Frames, Heard, Line, asked_in_line, command, shows_token};
 use crate::plan::Mode;
 
@@ -29,11 +30,12 @@ impl Ledger {
             true
         });
         tap.heard = frames;
-        self.heard |= !tap.heard.is_native();
+        self.heard |= !tap.heard.is_native() && tap.heard.native_so_far();
         if !tap.heard.native_so_far() {
             self.has_lines = true;
             let mut lines = std::mem::take(&mut tap.lines);
             lines.feed(bytes, |line| {
+                self.heard = true;
                 if tap.standing == Standing::Unknown
                     && let Some(token) = self.limits.token
                 {
@@ -182,7 +184,7 @@ impl Ledger {
             }
             Heard::Inspect { .. } | Heard::List { .. } | Heard::Status | Heard::Ping => {}
         }
-        tap.open.push((tag, open, expected));
+        tap.open.push(tag, open, expected);
     }
 
     pub(super) fn asked(
@@ -284,11 +286,13 @@ impl Ledger {
 
     /// What the session's connection was shown may lag behind what became of it.
     fn resuming(&mut self, now_ns: u64, tap: &mut Tap, resumes: Option<(u64, u64)>) {
-        let known = self.sessions.iter_mut().find(|session| {
-            resumes == Some((session.incarnation, session.id))
-                && session.ends_ns().is_none_or(|ends| ends > now_ns)
+        let known = resumes.and_then(|(incarnation, id)| {
+            let session = self.sessions.get_mut(id)?;
+            (session.incarnation == incarnation).then_some(session)
         });
-        if let Some(session) = known {
+        if let Some(session) = known
+            && session.ends_ns().is_none_or(|ends| ends > now_ns)
+        {
             session.resuming = true;
             session.resumes += 1;
             tap.resumes = Some((session.id, session.resumes));
@@ -299,7 +303,7 @@ impl Ledger {
     pub(crate) fn connection_lost(&mut self, now_ns: u64, tap: &mut Tap) {
         self.heard = true;
         // Other answers may still be on their way; nothing more is carried out.
-        for (_, open, _) in &mut tap.open {
+        for open in tap.open.iter_mut() {
             if matches!(open, Open::Force { .. } | Open::Ask { .. }) {
                 self.carried_out(&std::mem::replace(open, Open::Other));
             }
@@ -311,9 +315,10 @@ impl Ledger {
     /// The broker has given a connection up that was not told yet that it goes on with its
     /// session: that is shown late, or never.
     pub(crate) fn given_up_untold(&mut self, now_ns: u64, tap: &Tap) {
-        let resumed = (self.sessions.iter_mut())
-            .find(|session| tap.resumes == Some((session.id, session.resumes)));
-        if let Some(session) = resumed {
+        if let Some((id, turn)) = tap.resumes
+            && let Some(session) = self.sessions.get_mut(id)
+            && session.resumes == turn
+        {
             session.lost_ns = Some(now_ns);
             session.vague = true;
         }
@@ -360,7 +365,7 @@ impl Ledger {
         let Some(id) = tap.session.take().or(resumed.map(|(id, _)| id)) else {
             return;
         };
-        if let Some(session) = self.sessions.iter_mut().find(|session| session.id == id)
+        if let Some(session) = self.sessions.get_mut(id)
             && match resumed {
                 Some((_, turn)) => session.resumes == turn,
                 None => session.lost_ns.is_none(),

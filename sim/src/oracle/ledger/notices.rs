@@ -108,10 +108,11 @@ impl Ledger {
         }
         // Who waited may have been granted and have ended since, if any of them is gone.
         let has_left = |(at, old): &(usize, &Place)| {
-            let now = book.now().waiters.get(*at);
-            book.differs && now.is_none_or(|now| (now.id, now.since_ns) != (old.id, old.since_ns))
+            let now = book.new.waiters.get(*at);
+            now.is_none_or(|now| (now.id, now.since_ns) != (old.id, old.since_ns))
         };
-        let waited = book.old.waiters.iter().enumerate().filter(has_left);
+        let waited: &[Place] = if book.differs { &book.old.waiters } else { &[] };
+        let waited = waited.iter().enumerate().filter(has_left);
         let held = book.old.holders.iter().chain(&book.now().holders);
         for place in held.chain(waited.map(|(_, place)| place)) {
             if let Some(request) = self.request(place.id) {

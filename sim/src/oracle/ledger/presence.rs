@@ -27,7 +27,7 @@ impl Ledger {
                 return Some((Property::LateExpiry, detail));
             }
             let request = index(holder.id).and_then(|at| self.requests.get(at));
-            let is_over = |session: u64| self.over.contains(&session);
+            let is_over = |session: u64| self.sessions.is_over(session);
             if request.is_some_and(|it| !it.keep && it.session.is_some_and(is_over)) {
                 let detail = format!(
                     "{} holds {} and its session is over",
@@ -41,13 +41,15 @@ impl Ledger {
     }
 
     fn judge_waiters(&mut self, now_ns: u64, book: &KeyBook) -> Option<Verdict> {
-        let Self { requests, over, .. } = self;
+        let Self {
+            requests, sessions, ..
+        } = self;
         for (waiter, stood) in std::iter::zip(&book.now().waiters, &book.stood) {
             let is_new = stood.is_none();
             let Some(request) = index(waiter.id).and_then(|at| requests.get_mut(at)) else {
                 continue;
             };
-            let over = request.session.is_some_and(|it| over.contains(&it));
+            let over = request.session.is_some_and(|it| sessions.is_over(it));
             let holds = book.now().holder(waiter.id).is_some();
             request.waiting |= !holds;
             request.asked |= request.heard;

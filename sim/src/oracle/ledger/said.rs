@@ -1,8 +1,9 @@
 //! What the broker says: each answer to one open question, and true.
 
-use super::books::Session;
+use super::open::Open;
+use super::sessions::Session;
 use super::tally::{TAKEN_OVER, UNAUTHORIZED};
-use super::{Ledger, Open, Standing, Tap, Verdict, index, name};
+use super::{Ledger, Standing, Tap, Verdict, index, name};
 use crate::oracle::Property;
 use crate::oracle::wire::{Frames, Kind, Said, Welcome, reply};
 
@@ -45,12 +46,12 @@ impl Ledger {
         }
         let mut open = Open::Question;
         if tag != 0 {
-            let Some(place) = tap.open.iter().position(|(other, ..)| *other == tag) else {
+            let Some(answered) = tap.open.take(tag) else {
                 let detail = format!("{said:?} answers tag {tag}, which has no question open");
                 return Some((Property::Answer, detail));
             };
             let expected;
-            (_, open, expected) = tap.open.swap_remove(place);
+            (open, expected) = answered;
             self.carried_out(&open);
             if !matches!(open, Open::Question) {
                 let answered = tap.commands_open.min(1);
@@ -106,7 +107,7 @@ impl Ledger {
             Said::Bye => {
                 tap.is_over = true;
                 let left = tap.leaves.take();
-                let left = (self.sessions.iter_mut()).find(|session| Some(session.id) == left);
+                let left = left.and_then(|id| self.sessions.get_mut(id));
                 if let Some(session) = left.filter(|_| tap.is_bound) {
                     session.vague = false;
                 }
@@ -131,7 +132,7 @@ impl Ledger {
         self.answers_lost(id);
         let mut was_in_time = false;
         if let Some((asked, turn)) = tap.resumes.take()
-            && let Some(session) = self.sessions.iter_mut().find(|other| other.id == asked)
+            && let Some(session) = self.sessions.get_mut(asked)
         {
             let is_latest = session.resumes == turn;
             session.resuming &= !is_latest;
@@ -141,7 +142,7 @@ impl Ledger {
             }
             was_in_time = asked == id;
         }
-        match self.sessions.iter_mut().find(|other| other.id == id) {
+        match self.sessions.get_mut(id) {
             Some(known) => {
                 if !was_in_time && known.ends_ns().is_some_and(|ends| ends < at_ns) {
                     let detail = format!("session {id} was resumed after its end");
