@@ -407,7 +407,7 @@ impl Broker {
     fn pump(&mut self, now: Instant) {
         loop {
             while let Some(session) = self.table.poll_session() {
-                self.tell_events(now, session);
+                self.tell_events(now, session, false);
             }
             // Closing a connection ends what it held, which others may be told of.
             if !self.collect_lines(now) {
@@ -418,8 +418,8 @@ impl Broker {
     }
 
     /// Tells a session's events, as many as its connection has room for; the others wait
-    /// with the session, where they need no room.
-    fn tell_events(&mut self, now: Instant, id: SessionId) {
+    /// with the session, where they need no room. Those had to, if it `is_late`.
+    fn tell_events(&mut self, now: Instant, id: SessionId, is_late: bool) {
         let is_native = self.sessions.get(id).is_some();
         loop {
             let connection = match self.sessions.get(id) {
@@ -436,6 +436,12 @@ impl Broker {
             let Some(event) = self.table.poll_event(id) else {
                 return;
             };
+            if let Some(index) = index
+                && (is_late || self.connections[index].owing.is_some())
+            {
+                // A kept hold may have begun or ended with the call that it comes of.
+                self.note_told_any(index);
+            }
             if !is_native {
                 self.dialect.handle_event(now, id, event, &mut self.table);
                 self.collect_lines(now);
@@ -517,7 +523,7 @@ impl Broker {
             return;
         }
         if let Some(session) = self.connections[index].owing.take() {
-            self.tell_events(now, session);
+            self.tell_events(now, session, true);
         }
         self.take_input(now, index, &[]);
     }

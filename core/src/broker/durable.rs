@@ -404,8 +404,9 @@ impl Broker {
         }
     }
 
-    /// The same of a hold that there is not any more: it may have been a kept one.
-    pub(super) fn note_told_gone(&mut self, index: u32) {
+    /// The same of what may be any request: one that is not there any more, or was not told of
+    /// when it began or ended.
+    pub(super) fn note_told_any(&mut self, index: u32) {
         if self.durable.kept_in > self.durable.safe.number {
             self.hold_back(index, self.durable.kept_in);
         }

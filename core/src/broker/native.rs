@@ -99,7 +99,7 @@ impl Broker {
         }
         self.connections
             .send(now, index, tag, &Answer::Welcome(welcome));
-        self.tell_events(now, session);
+        self.tell_events(now, session, true);
     }
 
     fn open(
@@ -239,7 +239,7 @@ impl Broker {
                 Err(error) => {
                     refusals.0.refused_absent += 1;
                     if error == ReleaseError::NotHeld {
-                        self.note_told_gone(index);
+                        self.note_told_any(index);
                     }
                     Answer::ReleaseRefused { id, error }
                 }
@@ -255,7 +255,7 @@ impl Broker {
                 Err(error) => {
                     refusals.renew(error);
                     if error == RenewError::NotHeld {
-                        self.note_told_gone(index);
+                        self.note_told_any(index);
                     }
                     Answer::RenewRefused { id, error }
                 }
@@ -265,7 +265,7 @@ impl Broker {
                 Err(error) => {
                     refusals.0.refused_absent += 1;
                     if error == CancelError::NotWaiting {
-                        self.note_told_gone(index);
+                        self.note_told_any(index);
                     }
                     Answer::CancelRefused { id, error }
                 }
@@ -279,7 +279,7 @@ impl Broker {
                 Err(error) => {
                     refusals.convert(error);
                     if error == ConvertError::NotHeld {
-                        self.note_told_gone(index);
+                        self.note_told_any(index);
                     }
                     Answer::ConvertRefused { id, error }
                 }

@@ -4,14 +4,16 @@
 use std::time::Duration;
 
 use lmx_core::RequestId;
+use lmx_core::broker::BrokerConfig;
 use lmx_core::table::Conversion;
 use lmx_core::wire::Command;
 
-use super::world::{Ask, World};
+use super::world::{Ask, Peer, World};
 
 const ID: RequestId = RequestId::from_u128(1);
 const SHORT: Duration = Duration::from_secs(1);
 const NOTHING: [&str; 0] = [];
+const OUTPUT_BYTES_MAX: usize = 4096;
 
 const fn hours(hours: u64) -> Duration {
     Duration::from_hours(hours)
@@ -140,6 +142,47 @@ fn what_is_not_told_to_the_first_is_not_told_to_the_next_who_asks() {
     }
     world.write();
     assert_eq!(heir.told(&mut world), ["granted 1 2", "granted 1 2"]);
+}
+
+/// Until there is no room for what it is to be told.
+fn reads_nothing(world: &mut World, peer: &mut Peer) {
+    while world.broker.output(peer.connection).len() < OUTPUT_BYTES_MAX {
+        peer.send(world, Command::Ping);
+    }
+}
+
+/// With room for little.
+fn small_world() -> World {
+    World::with(BrokerConfig {
+        frame_bytes_max: 4000,
+        output_bytes_max: OUTPUT_BYTES_MAX as u32,
+        ..BrokerConfig::default()
+    })
+}
+
+#[test]
+fn what_there_was_no_room_to_tell_waits_for_the_disk_when_there_is() {
+    // That a kept hold has begun, or what the end of one lets begin.
+    for (before, after) in [
+        (Ask::new(1, &["key"]), Ask::new(2, &["key"]).kept()),
+        (Ask::new(1, &["key"]).kept(), Ask::new(2, &["key"])),
+    ] {
+        let mut world = small_world();
+        let (mut holder, _) = world.session();
+        let (mut waiter, _) = world.session();
+        holder.asks(&mut world, before);
+        world.write();
+        waiter.asks(&mut world, after);
+        assert_eq!(waiter.told(&mut world), ["queued 2"]);
+        reads_nothing(&mut world, &mut waiter);
+        holder.releases(&mut world, 1);
+        assert!(!world.broker.is_durable());
+        let told = waiter.told(&mut world);
+        assert!(told.iter().all(|it| it == "pong"), "{told:?}");
+        assert_eq!(waiter.told(&mut world), NOTHING);
+        world.write();
+        assert_eq!(waiter.told(&mut world), ["granted 2 2"]);
+    }
 }
 
 /// After a kept hold was released, and before that is on the disk, a stranger asks for
