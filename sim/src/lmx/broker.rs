@@ -501,8 +501,7 @@ impl Driver<'_> {
         let half = self.setup.frame_bytes_max as usize / 2;
         let was_more = output.len() > half || !broker.is_durable();
         let is_room = was_more && output.len() - taken <= half;
-        let may_go_on =
-            (is_room || broker.is_closing(id) || Ledger::is_over(tap)) && !broker.wants_input(id);
+        let may_go_on = is_room || broker.is_closing(id) || Ledger::is_over(tap);
         if may_go_on {
             self.ledger.goes_on();
         }
