@@ -271,7 +271,8 @@ impl<S: Storage> LockTable<S> {
     }
 
     /// Puts back a hold of before a restart, in the grace period, if nothing that is held
-    /// conflicts. It keeps its token; its lease begins anew.
+    /// conflicts. It keeps its token; its lease begins anew. What this session holds already is
+    /// as it is: it may have been put back and converted since.
     ///
     /// # Errors
     ///

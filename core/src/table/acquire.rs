@@ -180,9 +180,10 @@ impl Core<'_> {
             if slot.session == NONE && self.grant_of(known).token.as_u64() != token {
                 return Err(AcquireError::ReclaimConflict);
             }
+            // What is its own may have been put back already, and converted since.
             return match self.report(session, known)? {
-                Acquired::Granted(grant) if grant.token.as_u64() == token => Ok(grant),
-                _ => Err(AcquireError::ReclaimConflict),
+                Acquired::Granted(grant) => Ok(grant),
+                Acquired::Queued { .. } => Err(AcquireError::ReclaimConflict),
             };
         }
         checked?;

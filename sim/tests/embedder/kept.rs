@@ -144,20 +144,19 @@ fn what_is_not_told_to_the_first_is_not_told_to_the_next_who_asks() {
     assert_eq!(heir.told(&mut world), ["granted 1 2", "granted 1 2"]);
 }
 
-/// Until there is no room for what it is to be told.
+/// Until so much is unread that there is no room for more.
 fn reads_nothing(world: &mut World, peer: &mut Peer) {
-    while world.broker.output(peer.connection).len() < OUTPUT_BYTES_MAX {
+    while world.broker.wants_input(peer.connection)
+        && world.broker.output(peer.connection).len() < OUTPUT_BYTES_MAX
+    {
         peer.send(world, Command::Ping);
     }
 }
 
-/// With room for little.
-fn small_world() -> World {
-    World::with(BrokerConfig {
-        frame_bytes_max: 4000,
-        output_bytes_max: OUTPUT_BYTES_MAX as u32,
-        ..BrokerConfig::default()
-    })
+fn is_told_pongs_alone(world: &mut World, peer: &Peer) {
+    let told = peer.told(world);
+    assert!(told.iter().all(|it| it == "pong"), "{told:?}");
+    assert_eq!(peer.told(world), NOTHING);
 }
 
 #[test]
@@ -167,7 +166,11 @@ fn what_there_was_no_room_to_tell_waits_for_the_disk_when_there_is() {
         (Ask::new(1, &["key"]), Ask::new(2, &["key"]).kept()),
         (Ask::new(1, &["key"]).kept(), Ask::new(2, &["key"])),
     ] {
-        let mut world = small_world();
+        let mut world = World::with(BrokerConfig {
+            frame_bytes_max: 4000,
+            output_bytes_max: OUTPUT_BYTES_MAX as u32,
+            ..BrokerConfig::default()
+        });
         let (mut holder, _) = world.session();
         let (mut waiter, _) = world.session();
         holder.asks(&mut world, before);
@@ -177,12 +180,36 @@ fn what_there_was_no_room_to_tell_waits_for_the_disk_when_there_is() {
         reads_nothing(&mut world, &mut waiter);
         holder.releases(&mut world, 1);
         assert!(!world.broker.is_durable());
-        let told = waiter.told(&mut world);
-        assert!(told.iter().all(|it| it == "pong"), "{told:?}");
-        assert_eq!(waiter.told(&mut world), NOTHING);
+        is_told_pongs_alone(&mut world, &waiter);
         world.write();
         assert_eq!(waiter.told(&mut world), ["granted 2 2"]);
     }
+}
+
+#[test]
+fn what_there_is_room_for_because_others_have_read_waits_for_the_disk_too() {
+    let mut world = World::with(BrokerConfig {
+        frame_bytes_max: 4000,
+        output_bytes_max: 10 * OUTPUT_BYTES_MAX as u32,
+        buffered_bytes_max: 2 * OUTPUT_BYTES_MAX,
+        ..BrokerConfig::default()
+    });
+    let (mut holder, _) = world.session();
+    let (mut waiter, _) = world.session();
+    let (mut other, _) = world.session();
+    holder.asks(&mut world, Ask::new(1, &["key"]));
+    holder.asks(&mut world, Ask::new(3, &["another key"]));
+    waiter.asks(&mut world, Ask::new(2, &["key"]).kept());
+    waiter.asks(&mut world, Ask::new(4, &["another key"]));
+    assert_eq!(waiter.told(&mut world), ["queued 2", "queued 4"]);
+    reads_nothing(&mut world, &mut other);
+    reads_nothing(&mut world, &mut waiter);
+    holder.releases(&mut world, 1);
+    is_told_pongs_alone(&mut world, &other);
+    holder.releases(&mut world, 3);
+    is_told_pongs_alone(&mut world, &waiter);
+    world.write();
+    assert_eq!(waiter.told(&mut world), ["granted 2 3", "granted 4 4"]);
 }
 
 /// After a kept hold was released, and before that is on the disk, a stranger asks for

@@ -129,10 +129,10 @@ fn what_was_kept_is_reclaimed_with_its_own_token_only() {
     assert_eq!(owner(&world), None);
     for (token, told) in [
         (2, "granted 1 2"),
-        // It is its own again.
+        // It is its own again, and is told how it holds it, whatever it names.
         (2, "granted 1 2"),
-        (1, "ReclaimConflict"),
-        (3, "ReclaimConflict"),
+        (1, "granted 1 2"),
+        (3, "granted 1 2"),
     ] {
         keeper.asks(&mut world, mine.reclaimed(token));
         assert_eq!(keeper.told(&mut world), [told], "{token}");
@@ -140,6 +140,43 @@ fn what_was_kept_is_reclaimed_with_its_own_token_only() {
     }
     world.write();
     assert_eq!(world.kept(), [1]);
+}
+
+#[test]
+fn what_was_put_back_and_converted_since_is_not_lost_by_a_repeated_reclaim() {
+    let mut world = World::new();
+    let (mut holder, ticket) = world.session();
+    holder.asks(&mut world, Ask::new(1, &["key"]).shared());
+    assert_eq!(holder.told(&mut world), ["granted 1 1"]);
+    world.restart();
+    let mut holder = back(&mut world, ticket);
+    let reclaims = Ask::new(1, &["key"]).shared().reclaimed(1);
+    holder.asks(&mut world, reclaims);
+    assert_eq!(holder.told(&mut world), ["granted 1 1"]);
+    let (id, to) = (RequestId::from_u128(1), Conversion::Upgrade);
+    holder.send(&mut world, Command::Convert { id, to });
+    let told = holder.told(&mut world);
+    assert!(
+        told[0].starts_with("granted 1 ") && told[0] != "granted 1 1",
+        "{told:?}"
+    );
+    // As one does who was told of neither.
+    holder.asks(&mut world, reclaims);
+    assert_eq!(holder.told(&mut world), told);
+}
+
+#[test]
+fn what_waits_is_not_reclaimed() {
+    let mut world = World::new();
+    let (_, ticket) = world.session();
+    // Who is waited for.
+    world.session();
+    world.restart();
+    let mut waiter = back(&mut world, ticket);
+    waiter.asks(&mut world, Ask::new(1, &["key"]));
+    assert_eq!(waiter.told(&mut world), ["queued 1"]);
+    waiter.asks(&mut world, Ask::new(1, &["key"]).reclaimed(1));
+    assert_eq!(waiter.told(&mut world), ["ReclaimConflict"]);
 }
 
 #[test]
