@@ -174,6 +174,9 @@ impl Broker {
         while let Some((id, lease)) = self.dialect.poll_kept() {
             self.note_kept(index, id, lease);
         }
+        if self.dialect.take_says_not_held() {
+            self.note_told_any(index);
+        }
         self.note_dialect(index);
         // The next line must find the effects of this one with the dialect, not on
         // their way to it.

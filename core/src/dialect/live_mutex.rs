@@ -53,6 +53,8 @@ pub(crate) struct LiveMutex {
     outbox: Outbox,
     /// Requests to be kept that were made since it was last looked, and their leases.
     kept: Vec<(RequestId, Option<Duration>)>,
+    /// Somebody who wanted to end a hold was told that there is none.
+    says_not_held: bool,
     lease_longest: Duration,
     /// When to do something without being asked.
     wakes: BTreeSet<(Instant, ConnectionId, Wake)>,
@@ -91,6 +93,7 @@ impl LiveMutex {
             recent: Recent::default(),
             outbox: Outbox::default(),
             kept: Vec::new(),
+            says_not_held: false,
             lease_longest: Duration::ZERO,
             wakes: BTreeSet::new(),
             ids_made: 0,
@@ -226,6 +229,12 @@ impl LiveMutex {
     /// that whoever owns the table can see to it that it is kept beyond a restart, too.
     pub(crate) fn poll_kept(&mut self) -> Option<(RequestId, Option<Duration>)> {
         self.kept.pop()
+    }
+
+    /// Whether it has said, since that was last asked, that something is not held: it may be
+    /// what was kept and has just ended.
+    pub(crate) const fn take_says_not_held(&mut self) -> bool {
+        core::mem::replace(&mut self.says_not_held, false)
     }
 
     /// The longest lease that anybody has asked for who is to lose it with the connection:

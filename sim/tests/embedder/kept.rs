@@ -326,3 +326,36 @@ fn who_asks_for_a_kept_hold_that_is_not_its_own_waits_for_no_disk() {
     assert_eq!(stranger.told(&mut world), ["IdInUse"]);
     assert!(world.broker.is_durable());
 }
+
+#[test]
+fn what_live_mutex_is_told_of_an_end_waits_for_the_disk_on_every_connection() {
+    const LOCK: &str = "{\"type\":\"lock\",\"uuid\":\"1\",\"key\":\"k\",\"pid\":1,\"ttl\":null,\"keepLocksAfterDeath\":true}";
+    const MANY: &str = "{\"type\":\"acquire-many\",\"uuid\":\"1\",\"keys\":[\"k\",\"l\"],\"pid\":1,\"ttl\":null,\"keepLocksAfterDeath\":true}";
+    const UNLOCK: &str = "{\"type\":\"unlock\",\"uuid\":\"2\",\"_uuid\":\"1\",\"key\":\"k\"}";
+    const FORCED: &str =
+        "{\"type\":\"unlock\",\"uuid\":\"2\",\"_uuid\":\"1\",\"key\":\"k\",\"force\":true}";
+    const RELEASE: &str = "{\"type\":\"release-many\",\"uuid\":\"2\",\"lockUuid\":\"1\"}";
+    for (begins, ends, again) in [
+        (LOCK, UNLOCK, UNLOCK),
+        (LOCK, UNLOCK, FORCED),
+        (MANY, RELEASE, RELEASE),
+    ] {
+        let mut world = World::new();
+        let keeper = world.lines();
+        keeper.says(&mut world, begins);
+        assert_eq!(keeper.told(&mut world), "");
+        world.write();
+        assert!(keeper.told(&mut world).contains("\"acquired\":true"));
+        assert_eq!(world.kept().len(), 1);
+        keeper.says(&mut world, ends);
+        assert_eq!(keeper.told(&mut world), "");
+        // Its answer is lost with the connection, and the client tries again.
+        world.broker.handle_disconnect(world.now, keeper.0);
+        let keeper = world.lines();
+        keeper.says(&mut world, again);
+        assert_eq!(keeper.told(&mut world), "", "{again}");
+        world.write();
+        assert_ne!(keeper.told(&mut world), "");
+        assert_eq!(world.kept(), [0; 0]);
+    }
+}

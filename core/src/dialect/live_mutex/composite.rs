@@ -107,7 +107,9 @@ impl LiveMutex {
             names.extend(held.keys().map(|key| text_of(key.key())));
         }
         let is_late = self.recent.fate(id) == Some(Fate::Ended);
-        if self.release_by_id(at, id) || is_late {
+        let is_released = self.release_by_id(at, id);
+        self.says_not_held |= !is_released;
+        if is_released || is_late {
             self.recent.note(id, Fate::Released);
             if frame.uuid.is_some() {
                 self.outbox

@@ -537,6 +537,7 @@ impl LiveMutex {
         if !frame.uuid.is_some_and(Raw::truthy) {
             return;
         }
+        self.says_not_held |= !matches!(outcome, Unlock::Done);
         let name = frame.key_name();
         let mut reply = self.outbox.frame(at.by);
         reply
