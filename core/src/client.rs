@@ -226,7 +226,9 @@ impl Client {
             ..
         }) = self.entries.get_mut(&id)
         {
-            hold.by_hand = Some(ByHand { lease });
+            hold.renewals_by_hand += 1;
+            let nth = hold.renewals_by_hand;
+            hold.by_hand = Some(ByHand { nth, lease });
             self.send_renewal(now, id);
         }
     }

@@ -278,11 +278,11 @@ impl Client {
             hold.deadline = deadline;
         }
         let by_hand = match about {
-            About::Renew { by_hand: true } => hold.by_hand.take(),
+            About::Renew { by_hand: Some(nth) } => hold.by_hand.take_if(|last| last.nth == nth),
             _ => None,
         };
         match (by_hand, result) {
-            (Some(ByHand { lease }), Ok(_)) => {
+            (Some(ByHand { lease, .. }), Ok(_)) => {
                 hold.lease = lease;
                 let renewed = lease.filter(|_| entry.request.renew);
                 hold.renew_at = renewed.map(|lease| renew_at(now, lease));

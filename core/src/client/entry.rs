@@ -61,6 +61,8 @@ pub(super) struct Hold {
     pub(super) renew_at: Option<Instant>,
     /// A renewal by hand that is not answered.
     pub(super) by_hand: Option<ByHand>,
+    /// How many renewals were asked for by hand so far.
+    pub(super) renewals_by_hand: u32,
     /// A conversion that is not finished.
     pub(super) converting: Option<Converting>,
     /// How many conversions were asked for so far.
@@ -91,8 +93,11 @@ pub(super) enum Belief {
     },
 }
 
+/// The renewal that was asked for by hand last. An earlier one may be unanswered, too, and its
+/// answer must not be taken for this one's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ByHand {
+    pub(super) nth: u32,
     pub(super) lease: Option<Duration>,
 }
 
@@ -160,6 +165,7 @@ impl Hold {
             renewals: 0,
             renew_at: lease.map(|lease| renew_at(now, lease)),
             by_hand: None,
+            renewals_by_hand: 0,
             converting: None,
             conversions: 0,
         }

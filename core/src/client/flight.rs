@@ -12,8 +12,9 @@ pub(super) enum About {
     Acquire,
     Release,
     Cancel,
+    /// Which of those that were asked for by hand, counted from one, if it is one.
     Renew {
-        by_hand: bool,
+        by_hand: Option<u32>,
     },
     /// Which of its request's, counted from one, and to what.
     Convert {

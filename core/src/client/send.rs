@@ -81,7 +81,7 @@ impl Client {
         hold.renewals += 1;
         let shortest = lease.map(|lease| now + self.view.less_drift(lease));
         hold.shortened = [hold.shortened, shortest].into_iter().flatten().min();
-        let by_hand = hold.by_hand.is_some();
+        let by_hand = hold.by_hand.map(|by_hand| by_hand.nth);
         self.send_small(now, About::Renew { by_hand }, Command::Renew { id, lease });
         self.set_alarm(id);
     }

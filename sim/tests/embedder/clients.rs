@@ -339,6 +339,28 @@ fn a_renewal_by_hand_is_answered_and_sets_the_pace() {
 }
 
 #[test]
+fn the_answer_to_an_earlier_renewal_by_hand_is_not_taken_for_the_last_ones() {
+    let mut script = Script::new();
+    script.hold(leased(), Some(at(3000)));
+    for lease in [9000, 6000] {
+        script.client.renew(script.now, ID, Some(ms(lease)));
+    }
+    assert_eq!(script.sent(), ["renew Some(9s)", "renew Some(6s)"]);
+    let deadline = Some(at(9000) + AHEAD);
+    script.answers(Answer::Renewed { id: ID, deadline });
+    assert_eq!(script.events(), []);
+    // Nor is the last one forgotten.
+    script.reconnect(Resumed::Resumed);
+    assert_eq!(script.sent(), ["renew Some(6s)"]);
+    let deadline = Some(at(6000) + AHEAD);
+    script.answers(Answer::Renewed { id: ID, deadline });
+    let held = script.client.held(script.now, ID);
+    assert_eq!(held.and_then(|held| held.deadline), deadline);
+    let result = Ok(held.expect("it is held"));
+    assert_eq!(script.events(), [ClientEvent::Renewed { id: ID, result }]);
+}
+
+#[test]
 fn what_is_left_of_a_limited_lease_is_believed_in_from_when_it_is_reclaimed() {
     let mut script = Script::new();
     let lease = Some(ms(10_000));
