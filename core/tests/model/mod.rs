@@ -211,12 +211,9 @@ impl Model {
             return Answer::Refused("conflict");
         }
         if let Some(answer) = self.report(by, ask.id) {
-            let held = self.find(ask.id).is_some_and(|at| {
-                self.requests[at].state == State::Held && self.requests[at].token == Some(token)
-            });
+            // What is its own is told as it is: it may have been converted since.
             return match answer {
-                Answer::Granted { .. } if held => answer,
-                Answer::Refused(_) => answer,
+                Answer::Granted { .. } | Answer::Refused(_) => answer,
                 _ => Answer::Refused("conflict"),
             };
         }
