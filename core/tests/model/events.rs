@@ -76,14 +76,20 @@ impl Model {
         Some(self.answer(at))
     }
 
-    /// An answer says that it is granted, and so no event need. One does all the same where
-    /// an earlier event is unconfirmed, and nothing else is to be told: delivery is at least
-    /// once.
+    /// An answer says that it is granted, and so no event need, nor again one that said so of
+    /// an earlier grant. One does all the same where another event is unconfirmed, and nothing
+    /// else is to be told: delivery is at least once.
     pub(super) fn answered_as_granted(&mut self, at: usize) {
         let Request { tell, told, .. } = &mut self.requests[at];
         let is_other = |event: &Told| *event != Told::Granted;
-        if tell.iter().any(is_other) || !told.iter().any(|(event, _)| is_other(event)) {
+        if !tell.contains(&Told::Granted) {
+            return;
+        }
+        if tell.iter().any(is_other) {
             tell.retain(is_other);
+        } else if !told.iter().any(|(event, _)| is_other(event)) {
+            tell.clear();
+            told.clear();
         }
     }
 
