@@ -111,8 +111,10 @@ impl Client {
         request.lease = if request.renew {
             hold.lease
         } else {
-            // A lease that is not renewed is a limit: a restart does not begin it anew.
-            let left = |until: Instant| until.saturating_duration_since(now);
+            // A lease that is not renewed is a limit: a restart does not begin it anew. Nor is
+            // more left than there was, whatever became of the clocks.
+            let most = hold.lease.unwrap_or(Duration::MAX);
+            let left = |until: Instant| until.saturating_duration_since(now).min(most);
             let lease_until = hold.lease_until(&self.view);
             lease_until.map(|until| left(until).max(Duration::from_nanos(1)))
         };

@@ -415,6 +415,16 @@ fn a_lease_is_reclaimed_as_it_was_last_agreed() {
 }
 
 #[test]
+fn no_more_is_left_of_a_limited_lease_than_there_was() {
+    let mut script = Script::new();
+    let lease = Some(ms(10_000));
+    // The broker's clock has gone forward by ten seconds since the welcome.
+    script.hold(LockRequest { lease, ..key() }, Some(at(20_000)));
+    script.reconnect(Resumed::Restarted);
+    assert_eq!(script.sent(), ["reclaim exclusive for 10s"]);
+}
+
+#[test]
 fn a_renewal_under_way_may_shorten_what_is_reclaimed() {
     let mut script = Script::new();
     script.hold(leased(), Some(at(3000)));

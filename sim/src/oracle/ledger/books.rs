@@ -97,6 +97,9 @@ impl Request {
         self.converts = false;
         self.may_give_up = false;
         self.came_back = false;
+        // Of this one nobody was told, even if it is reclaimed under the token of one before,
+        // which may have been too short to be kept over a restart.
+        self.told = None;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pages that no broker may show, each convicted of the right property.
 
 use super::answers::label_hash;
-use super::books::{Page, Place, Renewal};
+use super::books::{Ask, Page, Place, Renewal};
 use super::{Ledger, Limits, Look, Tap};
 use crate::oracle::Property;
 use crate::oracle::wire::{Asked, Heard, Kind, RequestShown, Said};
@@ -135,6 +135,38 @@ fn what_was_told_to_be_kept_is_back_after_a_restart() {
         show(&mut ledger, vec![], vec![]),
         Some(Property::EarlyExpiry)
     );
+}
+
+#[test]
+fn what_was_told_before_it_was_reclaimed_for_longer_is_no_promise() {
+    for is_told_again in [false, true] {
+        let mut ledger = ledger(&[0]);
+        ledger.kept_from_ns = Some(4_100);
+        let ask = |lease_ns| Ask {
+            session: Some(1),
+            keep: true,
+            lease_ns,
+            ..Ask::default()
+        };
+        ledger.requests[0].begin(ask(Some(4_100)));
+        let short = Place {
+            deadline_ns: Some(5_000),
+            ..place(0, 1)
+        };
+        assert_eq!(show(&mut ledger, vec![short], vec![]), None);
+        ledger.requests[0].told = Some(1);
+        ledger.broker_died();
+        assert_eq!(show(&mut ledger, vec![], vec![]), None, "it was too short");
+        ledger.requests[0].begin(ask(None));
+        ledger.requests[0].reclaimed = Some(1);
+        assert_eq!(show(&mut ledger, vec![place(0, 1)], vec![]), None);
+        if is_told_again {
+            ledger.requests[0].told = Some(1);
+        }
+        ledger.broker_died();
+        let judged = show(&mut ledger, vec![], vec![]);
+        assert_eq!(judged, is_told_again.then_some(Property::EarlyExpiry));
+    }
 }
 
 #[test]
