@@ -359,3 +359,19 @@ fn what_live_mutex_is_told_of_an_end_waits_for_the_disk_on_every_connection() {
         assert_eq!(world.kept(), [0; 0]);
     }
 }
+
+#[test]
+fn what_live_mutex_is_told_of_others_waits_for_no_disk() {
+    const LOCK: &str = "{\"type\":\"lock\",\"uuid\":\"1\",\"key\":\"k\",\"pid\":1,\"ttl\":null,\"keepLocksAfterDeath\":true}";
+    const OTHER: &str = "{\"type\":\"lock\",\"uuid\":\"2\",\"key\":\"o\",\"pid\":1,\"ttl\":1000}";
+    const UNLOCK: &str = "{\"type\":\"unlock\",\"uuid\":\"3\",\"_uuid\":\"2\",\"key\":\"o\"}";
+    let mut world = World::new();
+    let (keeper, other) = (world.lines(), world.lines());
+    other.says(&mut world, OTHER);
+    world.write();
+    assert!(other.told(&mut world).contains("\"acquired\":true"));
+    keeper.says(&mut world, LOCK);
+    other.says(&mut world, UNLOCK);
+    assert!(other.told(&mut world).contains("\"unlocked\":true"));
+    assert_eq!(keeper.told(&mut world), "");
+}

@@ -1,5 +1,7 @@
 //! Ids of live-mutex, which name a lock on each of several keys.
 
+use std::time::Duration;
+
 use lmx_core::broker::BrokerConfig;
 use lmx_core::{Key, RequestId};
 
@@ -184,4 +186,27 @@ fn who_waits_under_an_id_goes_to_the_front_by_force_and_nobody_else_under_it() {
     assert_eq!(waiters(&world, "1"), 2);
     assert!(a.unlocks(&mut world, "of a", "1"));
     assert_eq!(b.is_acquired(&mut world, "of b", "1"), Some(true));
+}
+
+#[test]
+fn a_late_release_of_several_keys_is_one_once() {
+    let (mut world, [a, b, _]) = world();
+    let release = "{\"type\":\"release-many\",\"uuid\":\"r\",\"lockUuid\":\"m\"}";
+    let is_released = |world: &mut World| {
+        a.says(world, release);
+        a.told(world).contains("\"released\":true")
+    };
+    assert!(!is_released(&mut world), "nobody has asked for it");
+    let line = "{\"type\":\"acquire-many\",\"uuid\":\"m\",\"keys\":[\"1\",\"2\"],\"ttl\":1000}";
+    a.says(&mut world, line);
+    assert!(a.told(&mut world).contains("\"acquired\":true"));
+    world.later(Duration::from_secs(1));
+    a.told(&mut world);
+    assert_eq!(b.locks(&mut world, "other", "1"), Some(true));
+    assert!(is_released(&mut world), "its lease has ended it");
+    assert!(!is_released(&mut world), "that was it");
+    a.says(&mut world, &line.replace("[\"1\"", "[\"3\""));
+    assert!(a.told(&mut world).contains("\"acquired\":true"));
+    assert!(is_released(&mut world), "it is held");
+    assert!(!is_released(&mut world), "that was it");
 }
