@@ -33,6 +33,8 @@ impl Ledger {
         self.heard |= !tap.heard.is_native() && tap.heard.native_so_far();
         if !tap.heard.native_so_far() {
             self.has_lines = true;
+            // Whatever comes, lines that were kept back may go on with it.
+            self.heard |= !at_once;
             let mut lines = std::mem::take(&mut tap.lines);
             lines.feed(bytes, |line| {
                 self.heard = true;
